@@ -1,0 +1,16 @@
+# 5.1.1
+rule bootstrap_im_char:
+    input:
+        stage="stage/bootstrap_im_char.json",
+        registry=registry_of_chunk,
+        bias=biases_of_chunk,
+        flat=flats_of_chunk,
+    output:
+        manifest=template("bootstrap_chunk_manifest"),
+    log:
+        "logs/bootstrap_im_char/{chunk}.log",
+    params:
+        max_failed_fraction=max_failed_fraction,
+    threads: threads_per_job
+    script:
+        "../scripts/bootstrap_im_char.py"

@@ -1,0 +1,11 @@
+# 5.6
+rule visit_tables:
+    input:
+        stage="stage/visit_tables.json",
+        chunks=characterized_chunks,
+    output:
+        manifest=template("visit_tables_manifest"),
+    log:
+        "logs/visit_tables/release.log",
+    script:
+        "../scripts/visit_tables.py"

@@ -1,0 +1,43 @@
+# 6.2.1
+rule visit_quality:
+    input:
+        stage="stage/visit_quality.json",
+        registry=registry_of_chunk,
+        chunk=template("bootstrap_chunk_manifest"),
+    output:
+        manifest=template("visit_quality_chunk_manifest"),
+    log:
+        "logs/visit_quality/{chunk}.log",
+    params:
+        max_failed_fraction=max_failed_fraction,
+    threads: threads_per_job
+    script:
+        "../scripts/visit_quality.py"
+
+
+# 6.1
+rule scorecard:
+    input:
+        stage="stage/scorecard.json",
+        chunks=characterized_chunks,
+    output:
+        manifest=template("scorecard_manifest"),
+    log:
+        "logs/scorecard/release.log",
+    script:
+        "../scripts/scorecard.py"
+
+
+# 6.2.1
+rule quality_site:
+    input:
+        stage="stage/quality_site.json",
+        visits=pictured_chunks,
+        tables=template("visit_tables_manifest"),
+        scorecard=template("scorecard_manifest"),
+    output:
+        manifest=template("quality_site_manifest"),
+    log:
+        "logs/quality_site/release.log",
+    script:
+        "../scripts/quality_site.py"
