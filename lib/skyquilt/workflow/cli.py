@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_making(commands: argparse._SubParsersAction) -> None:
     init = _command(commands, "init", _init, "make a survey directory", survey=False)
     init.add_argument("directory", type=Path, help="where to make it; must not hold a survey yet")
-    init.add_argument("--template", default="blank", help="blank, or a shipped survey: demo, tiny, accuracy")
+    init.add_argument("--template", default="blank", help="blank, or a shipped survey: demo, tiny")
     init.add_argument("--camera", default="", help="name of a shipped camera, or path of its YAML")
     init.add_argument("--raw", nargs="*", default=[], help="directories or patterns of raw frames")
     _command(commands, "simulate", _simulate, "make the raw frames and truth of a simulated survey", cores=True)

@@ -73,12 +73,6 @@ class IngestConfig:
     calibration_days: float = 30.0
     """A calibration serves visits at most this far from its night [d]."""
 
-    min_bias_frames: int = 3
-    """Fewest frames that make a combined bias [count]."""
-
-    min_flat_frames: int = 2
-    """Fewest frames that make a combined flat of one filter [count]."""
-
 
 @dataclass(frozen=True)
 class SurveyConfig:

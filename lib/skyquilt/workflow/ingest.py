@@ -56,6 +56,7 @@ class IngestInputs:
     survey: SurveyConfig
     config: IngestConfig
     execution: Mapping[str, Any]
+    least_frames: Mapping[str, int]
     camera: Camera
     sky_map: SkyMap
     camera_digest: str
@@ -113,7 +114,7 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
     raws = read_raws(inputs, paths, map_)
     exclusions = read_exclusions(inputs.root, inputs.survey.exclusions)
     raws = mark_duplicates(raws)
-    groups = calibration_groups(raws, inputs.config)
+    groups = calibration_groups(raws, inputs.config, inputs.least_frames)
     detectors = visit_detectors(raws, inputs.camera, exclusions)
     visits = visit_rows(raws, detectors, exclusions, inputs.config)
     overlaps = find_overlaps(visits, detectors, inputs)
@@ -266,10 +267,17 @@ def night_of(mjd: Any, config: IngestConfig) -> Any:
     return np.floor(np.asarray(mjd, dtype=float) - config.night_starts_hour / 24.0)
 
 
-def calibration_groups(raws: pd.DataFrame, config: IngestConfig) -> dict[str, dict[str, dict[str, Any]]]:
-    """Combined calibrations that can be made: kind -> id -> night, filter and frames (rows of `raws`)."""
+def calibration_groups(
+    raws: pd.DataFrame, config: IngestConfig, least: Mapping[str, int]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Combined calibrations that can be made: kind -> id -> night, filter and frames (rows of `raws`).
+
+    Parameters
+    ----------
+    least : dict
+        Fewest frames of each kind.
+    """
     groups: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in CALIBRATIONS}
-    least = {"bias": config.min_bias_frames, "flat": config.min_flat_frames}
     for kind in CALIBRATIONS:
         frames = raws[(raws["frame_type"] == kind) & (raws["reason"] == "") & raws["mjd_mid"].notna()]
         nights = night_of(frames["mjd_mid"], config)

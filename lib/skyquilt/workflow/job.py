@@ -131,6 +131,14 @@ class Job:
         value = self.inputs.get(name, [])
         return [Path(value)] if isinstance(value, str) else [Path(p) for p in value]
 
+    def unit_manifests(self, name: str) -> list[Path]:
+        """Manifests of the units (visits) in the chunks of a named input, each verified, in order of path."""
+        found = []
+        for path in self.paths(name):
+            chunk = read_manifest(path)
+            found += [Path(os.path.relpath(chunk.open(member))) for member in chunk.members("manifest")]
+        return sorted(found, key=lambda path: int(path.parent.name))
+
     def camera(self) -> Any:
         """The survey's camera."""
         from skyquilt.instrument import load_camera

@@ -19,7 +19,7 @@ import psutil
 
 import skyquilt
 from skyquilt.workflow.config import ConfigurationError, as_plain
-from skyquilt.workflow.ingest import IngestInputs, ingest
+from skyquilt.workflow.ingest import CALIBRATIONS, IngestInputs, ingest
 from skyquilt.workflow.pool import Pool
 from skyquilt.workflow.progress import StageProgress, progress_line, survey_progress
 from skyquilt.workflow.survey import Survey
@@ -42,6 +42,7 @@ def prepare(survey: Survey, cores: int, say: Callable[[str], None]) -> None:
         survey.config("survey"),
         survey.config("ingest"),
         as_plain(survey.config("execution")),
+        {kind: survey.config(f"combine_{kind}").min_frames for kind in CALIBRATIONS},
         survey.camera,
         survey.sky_map,
         survey.camera_digest,

@@ -63,7 +63,8 @@ class Survey:
     @property
     def camera_layer(self) -> dict[str, Any]:
         """Options that the camera's YAML overrides: its switches of instrument signature removal."""
-        return {"bootstrap_im_char": {"isr": self.camera.isr}} if self.camera.isr else {}
+        stages = ("combine_bias", "combine_flat", "bootstrap_im_char")
+        return {stage: {"isr": self.camera.isr} for stage in stages} if self.camera.isr else {}
 
     @cached_property
     def camera_digest(self) -> str:

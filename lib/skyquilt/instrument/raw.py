@@ -1,0 +1,183 @@
+"""Raw readers (LDM-151 4.1.2.3): one detector of a raw file, amplifier by amplifier, as stored by the camera.
+
+Nothing is corrected here: pixels are ADU in the stored order with prescan and overscan, for instrument
+signature removal. Only the HDUs of the detector asked for are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyquilt.instrument.camera import Amplifier, Camera, Detector
+from skyquilt.instrument.fits_file import FitsFile, Hdu
+from skyquilt.instrument.observation_info import ObservationInfo, observation_of
+from skyquilt.primitives.failure import ProcessingFailure, Reason
+
+if TYPE_CHECKING:
+    from skyquilt.primitives.wcs import Wcs
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """One detector as it came from the camera.
+
+    Parameters
+    ----------
+    detector : Detector
+    info : ObservationInfo
+        With `detector_num` set, also when the file holds all detectors.
+    amplifiers : dict of str to ndarray, float32, shape of the amplifier's `raw_section` [ADU]
+        Prescan and overscan included; NaN where the file has its BLANK value.
+    header_wcs : Wcs or None
+        WCS of the header, moved to the assembled detector; None when there is none that can be used, when the
+        definition does not want it, and for frames not of the sky.
+    metadata : dict
+        Keywords of the primary header and, over them, of the detector's HDU.
+    wcs_problem : str
+        Why `header_wcs` is None although keywords were there.
+    """
+
+    detector: Detector
+    info: ObservationInfo
+    amplifiers: dict[str, np.ndarray]
+    header_wcs: Wcs | None
+    metadata: dict[str, Any]
+    wcs_problem: str = ""
+
+    def first_wcs(self, camera: Camera) -> Wcs:
+        """Header or nominal WCS as the definition wants it; ProcessingFailure NO_WCS when neither is."""
+        return camera.first_wcs(self.info, self.detector.id, self.header_wcs)
+
+
+def read_raw(path: str | Path, camera: Camera, detector_id: int) -> RawFrame:
+    """Read one detector of a raw file.
+
+    Parameters
+    ----------
+    path : path-like
+        FITS, gzipped or tile-compressed.
+    camera : Camera
+    detector_id : int
+
+    Raises
+    ------
+    ProcessingFailure
+        MISSING_FILE, UNREADABLE_FILE (truncated, corrupt, not FITS), UNKNOWN_CAMERA, UNKNOWN_DETECTOR (not in
+        the definition, or not the one in the file), WRONG_SHAPE (size or HDU differ from the definition),
+        BAD_HEADER.
+    """
+    detector = camera.detector(detector_id)
+    with FitsFile(path) as file:
+        info = observation_of(file, camera)
+        if info.detector_num is None:
+            info = replace(info, detector_num=detector.id)
+        elif info.detector_num != detector.id:
+            raise ProcessingFailure(
+                Reason.UNKNOWN_DETECTOR,
+                f"{file.path.name} holds detector {info.detector_num}, expected detector {detector.id}",
+            )
+        amplifiers = _read_amplifiers(file, detector)
+        wcs, problem = _header_wcs(file, camera, detector, info)
+        metadata = file.primary.cards.as_dict() | _detector_hdu(file, detector).cards.as_dict()
+    return RawFrame(detector, info, amplifiers, wcs, metadata, problem)
+
+
+def _detector_hdu(file: FitsFile, detector: Detector) -> Hdu:
+    """The HDU of a detector's pixels and header, or the first image."""
+    if detector.extension is not None:
+        return file.hdu(detector.extension)
+    first = detector.amplifiers[0].extension
+    return file.first_image() if first is None else file.primary
+
+
+def _amplifier_hdu(file: FitsFile, detector: Detector, amplifier: Amplifier) -> Hdu:
+    return _detector_hdu(file, detector) if amplifier.extension is None else file.hdu(amplifier.extension)
+
+
+def _read_amplifiers(file: FitsFile, detector: Detector) -> dict[str, np.ndarray]:
+    """Raw sections, each HDU read once."""
+    hdus = {a.name: _amplifier_hdu(file, detector, a) for a in detector.amplifiers}
+    for amplifier in detector.amplifiers:
+        _check_shape(file, detector, amplifier, hdus[amplifier.name])
+    sections: dict[str, np.ndarray] = {}
+    index, image = -1, np.empty((0, 0), np.float32)
+    # in the file's order: a gzip stream cannot go back without starting again
+    for amplifier in sorted(detector.amplifiers, key=lambda a: hdus[a.name].index):
+        hdu = hdus[amplifier.name]
+        if hdu.index != index:
+            index, image = hdu.index, file.pixels(hdu)
+        sections[amplifier.name] = np.ascontiguousarray(image[amplifier.raw_section.slices()])
+    return {amplifier.name: sections[amplifier.name] for amplifier in detector.amplifiers}
+
+
+def _check_shape(file: FitsFile, detector: Detector, amplifier: Amplifier, hdu: Hdu) -> None:
+    nx, ny = amplifier.hdu_size
+    if hdu.shape == (ny, nx):
+        return
+    found = " x ".join(str(n) for n in reversed(hdu.shape)) or "no image"
+    where = hdu.name or f"HDU {hdu.index}"
+    raise ProcessingFailure(
+        Reason.WRONG_SHAPE,
+        f"{file.path.name}: {where} has {found} pixels, expected {nx} x {ny} for amplifier {amplifier.name} "
+        f"of detector {detector.name} (a window or another binning needs a definition of its own)",
+    )
+
+
+def _header_wcs(
+    file: FitsFile, camera: Camera, detector: Detector, info: ObservationInfo
+) -> tuple[Wcs | None, str]:
+    """The header's WCS in assembled pixels, or None and what is wrong with it."""
+    if camera.wcs.source != "header" or info.frame_type != "science":
+        return None, ""
+    from skyquilt.primitives.wcs import Wcs
+
+    amplifier = detector.amplifiers[0]
+    hdu = _wcs_hdu(file, camera, detector)
+    cards = file.primary.cards.as_dict() | hdu.cards.as_dict()
+    try:
+        wcs = Wcs.from_fits_header(cards)
+    except ProcessingFailure as failure:
+        return None, failure.detail or failure.reason.text
+    if camera.wcs.frame == "assembled":
+        return wcs, ""
+    if camera.wcs.extension != "amplifier":
+        amplifier = _nearest_amplifier(detector, hdu, float(cards["CRPIX1"]), float(cards["CRPIX2"]))
+    return _to_assembled(wcs, amplifier), ""
+
+
+def _wcs_hdu(file: FitsFile, camera: Camera, detector: Detector) -> Hdu:
+    special: dict[str | int, Callable[[], Hdu]] = {
+        "primary": lambda: file.primary,
+        "detector": lambda: _detector_hdu(file, detector),
+        "amplifier": lambda: _amplifier_hdu(file, detector, detector.amplifiers[0]),
+    }
+    place = camera.wcs.extension
+    return special[place]() if place in special else file.hdu(place)
+
+
+def _nearest_amplifier(detector: Detector, hdu: Hdu, crpix1: float, crpix2: float) -> Amplifier:
+    """The amplifier of the raw image whose data hold the reference pixel, or come nearest."""
+
+    def distance(amplifier: Amplifier) -> float:
+        box = amplifier.raw_data.shifted(amplifier.raw_section.x0, amplifier.raw_section.y0)
+        x, y = crpix1 - 1.0, crpix2 - 1.0
+        return max(box.x0 - x, x - box.x1 + 1, 0.0) + max(box.y0 - y, y - box.y1 + 1, 0.0)
+
+    return min(detector.amplifiers, key=distance)
+
+
+def _to_assembled(wcs: Wcs, amplifier: Amplifier) -> Wcs:
+    """A WCS of stored pixels, of the HDU of `amplifier`, for the assembled detector."""
+    from skyquilt.primitives.wcs import Affine, Composed, Wcs
+
+    origin = np.array(amplifier.raw_position(0.0, 0.0))
+    step_x = np.array(amplifier.raw_position(1.0, 0.0)) - origin
+    step_y = np.array(amplifier.raw_position(0.0, 1.0)) - origin
+    origin = origin + (amplifier.raw_section.x0, amplifier.raw_section.y0)
+    to_stored = Affine(np.column_stack([step_x, step_y]), origin)
+    return Wcs(wcs.ra, wcs.dec, Composed([to_stored, wcs.transform]))

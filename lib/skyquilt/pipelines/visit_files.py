@@ -1,0 +1,121 @@
+"""Visit files (LDM-151 5.1.1.1-5.1.1.4): raw frames and calibrations in, calibrated pixels out, a detector at a time.
+
+What a pipeline works on is handed to it by these small, picklable objects: workers open and write one
+detector each, so a visit is never in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyquilt.instrument.raw import read_raw
+from skyquilt.io.fits import read_exposure, write_exposure
+from skyquilt.io.manifests import read_manifest
+from skyquilt.primitives.failure import ProcessingFailure, Reason
+
+if TYPE_CHECKING:
+    from skyquilt.instrument.camera import Camera
+    from skyquilt.instrument.raw import RawFrame
+    from skyquilt.primitives.exposure import Exposure
+
+
+@dataclass(frozen=True)
+class VisitFiles:
+    """The frames and calibrations of a visit, and where its pixels go.
+
+    Parameters
+    ----------
+    camera : Camera
+    frames : dict
+        Detector -> registry entry (path, reason, detail).
+    calibrations : dict
+        Kind (bias, flat) -> path of the manifest of the combined calibration that serves the visit.
+    excluded_amplifiers : dict
+        Detector -> names of amplifiers left out by hand.
+    directory : Path
+        Where calibrated pixels are written.
+    provenance : dict
+        What made them, for their headers.
+    """
+
+    camera: Camera
+    frames: Mapping[int, Mapping[str, Any]]
+    calibrations: Mapping[str, Path]
+    excluded_amplifiers: Mapping[int, list[str]]
+    directory: Path
+    provenance: Mapping[str, Any]
+
+    def read_raw(self, detector: int) -> RawFrame:
+        """Raw frame, excluded amplifiers blank, with the WCS to start from.
+
+        Raises
+        ------
+        ProcessingFailure
+            With ingest's reason, or what was wrong on reading.
+        """
+        frame = self.frames[detector]
+        if frame["reason"]:
+            raise ProcessingFailure(Reason(frame["reason"]), frame["detail"])
+        raw = read_raw(frame["path"], self.camera, detector)
+        for name in self.excluded_amplifiers.get(detector, ()):
+            if name not in raw.amplifiers:
+                raise ProcessingFailure(
+                    Reason.EXCLUDED, f"the exclusion table names amplifier {name}, which detector {detector} has not"
+                )
+            raw.amplifiers[name][:] = np.nan
+        try:
+            return replace(raw, header_wcs=raw.first_wcs(self.camera))
+        except ProcessingFailure:
+            # a frame without any WCS is still a frame: its sources have pixel positions and a flag
+            return replace(raw, header_wcs=None)
+
+    def read_calibration(self, kind: str, detector: int) -> Exposure | None:
+        """The combined calibration of a detector, its checksum verified; None where there is none."""
+        path = self.calibrations.get(kind)
+        return None if path is None else read_calibration(path, kind, detector)
+
+    def write_exposure(self, detector: int, exposure: Exposure) -> None:
+        """Keep the calibrated pixels; components that are fitted over the visit have files of their own."""
+        pixels = replace(exposure, psf=None, background=None, photo_calib=None, aperture_corrections=None)
+        write_exposure(self.directory / detector_file(detector), pixels, dict(self.provenance))
+
+
+def detector_file(detector: int) -> str:
+    """File name of a detector's product within the directory of its visit or calibration."""
+    return f"detector_{detector:03d}.fits"
+
+
+def read_calibration(manifest: Path, kind: str, detector: int) -> Exposure | None:
+    """A detector's combined calibration, its checksum verified; None when it was not made."""
+    content = read_manifest(manifest)
+    names = content.members(kind, detector=detector)
+    return read_exposure(content.open(names[0])) if names else None
+
+
+@dataclass(frozen=True)
+class CalibrationFrames:
+    """The raw frames of one calibration group.
+
+    Parameters
+    ----------
+    camera : Camera
+    frames : tuple of dict
+        Registry entries (path, detector; -1 where a file holds all detectors).
+    """
+
+    camera: Camera
+    frames: tuple[Mapping[str, Any], ...]
+
+    def of(self, detector: int) -> list[str]:
+        """Paths of the frames of a detector, sorted."""
+        return sorted(frame["path"] for frame in self.frames if frame["detector"] in (detector, -1))
+
+    def detectors(self) -> list[int]:
+        """Detectors that have frames, in order of id."""
+        named = {frame["detector"] for frame in self.frames}
+        return [d.id for d in self.camera.detectors if -1 in named or d.id in named]

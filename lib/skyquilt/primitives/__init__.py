@@ -1,0 +1,1 @@
+"""Software primitives (LDM-151 9): what every algorithm stands on."""

@@ -1,0 +1,25 @@
+"""Combined bias (LDM-151 4.1.2.1): one night's bias frames, every detector."""
+
+from pathlib import Path
+
+from skyquilt.pipelines.calibration_files import CombineDetector
+from skyquilt.pipelines.calibration_products import CombineBiasConfig
+from skyquilt.pipelines.visit_files import CalibrationFrames, detector_file
+from skyquilt.workflow.job import Job, run
+
+
+def main(job: Job) -> None:
+    frames = CalibrationFrames(job.camera(), tuple(job.registry["frames"]))
+    raws = [Path(frame["path"]) for frame in job.registry["frames"]]
+    with job.pool() as pool, job.manifest({"raw": raws}) as manifest:
+        combine = CombineDetector(
+            "bias", frames, job.config(CombineBiasConfig), None, manifest.directory, manifest.provenance()
+        )
+        for outcome in pool.map(combine, frames.detectors()):
+            manifest.part(f"detector {outcome.item}", outcome)
+            if outcome.ok:
+                manifest.note("bias", detector_file(outcome.item), detector=outcome.item)
+                manifest.figures[str(outcome.item)] = outcome.value
+
+
+run(main, globals())
