@@ -1,0 +1,285 @@
+"""A whole survey: its files, the truth beside them, and independence of order and company."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import socket
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from numpy.testing import assert_allclose
+
+from skyquilt.instrument import load_camera, read_observation, read_raw
+from skyquilt.primitives.failure import Outcome, ProcessingFailure, Reason, serial_map
+from skyquilt.primitives.schemas import truth as schemas
+from skyquilt.simulation import SimulationConfig, simulate_survey
+from skyquilt.simulation.raw_files import sexagesimal
+from skyquilt.simulation.survey import write_science_frame
+
+CONFIG = SimulationConfig(
+    n_visits=2,
+    n_bias=1,
+    n_flat=1,
+    star_density=18.0,
+    galaxy_density=5.0,
+    dither_radius=10.0,
+    star_magnitudes=(15.0, 22.5),
+)
+
+
+def files_of(directory):
+    """Content of every file below a directory, by relative path."""
+    return {
+        str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_camera("tiny")
+
+
+@pytest.fixture(scope="module")
+def survey(tiny, tmp_path_factory):
+    """Directory of one small survey with the tiny camera."""
+    directory = tmp_path_factory.mktemp("simulation") / "survey"
+    simulate_survey(CONFIG, tiny, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sources(survey):
+    return pd.read_parquet(survey / "truth" / "source_truth.parquet")
+
+
+def test_survey_is_whole(survey, tiny):
+    """Every exposure has a file per detector, every table its schema's columns, and nothing else is left."""
+    files = files_of(survey)
+    raws = [name for name in files if name.startswith("raw/")]
+    assert len(raws) == len(tiny.detectors) * (CONFIG.n_visits + CONFIG.n_bias + 3 * CONFIG.n_flat)
+    assert [p.name for p in survey.parent.iterdir()] == ["survey"]
+    rows = {}
+    for schema in (
+        schemas.SOURCE_TRUTH,
+        schemas.OBJECT_TRUTH,
+        schemas.VISIT_TRUTH,
+        schemas.VISIT_DETECTOR_TRUTH,
+        schemas.AMPLIFIER_TRUTH,
+    ):
+        table = pd.read_parquet(survey / "truth" / f"{schema.name}.parquet")
+        schema.check(table)
+        rows[schema.name] = len(table)
+    assert rows["visit_truth"] == 2
+    assert rows["visit_detector_truth"] == 8
+    assert rows["amplifier_truth"] == 8
+    assert "reference/gaia_like.fits" in files
+
+
+def test_camera_definition_reads_the_headers(survey, tiny):
+    """The camera's own header rules find every value, and they are the truth's."""
+    truth = pd.read_parquet(survey / "truth" / "visit_truth.parquet").set_index("visit")
+    kinds = set()
+    for path in sorted((survey / "raw").iterdir()):
+        info = read_observation(path, tiny)[0]
+        kinds.add(info.frame_type)
+        assert path.name == f"{info.visit}_{info.detector_num}.fits"
+        if info.frame_type != "science":
+            continue
+        row = truth.loc[info.visit]
+        assert tiny.filters[info.physical_filter] == row["band"]
+        # 0.001 s of right ascension is 15 mas
+        assert_allclose([info.boresight_ra, info.boresight_dec], [row["ra"], row["dec"]], atol=8e-3 / 3600)
+        assert_allclose(info.rotation, row["rotation"] % 360)
+        assert_allclose(info.datetime_mid, row["expMidptMJD"], atol=1e-8)
+    assert kinds == {"science", "bias", "flat"}
+
+
+def test_header_wcs_agrees_with_truth(survey, sources):
+    """The WCS of every science header puts every source within 3 mas of its imaged position."""
+    for (visit, detector), rows in sources.groupby(["visit", "detector"]):
+        header = fits.getheader(survey / "raw" / f"{visit}_{detector}.fits")
+        # astropy warns of a WCS in a header without pixels
+        del header["NAXIS"]
+        wcs = WCS(header)
+        ra, dec = wcs.all_pix2world(rows["x"], rows["y"], 0)
+        d_ra = (ra - rows["ra"]) * np.cos(np.radians(dec))
+        assert np.hypot(d_ra, dec - rows["dec"]).max() * 3.6e6 < 3
+
+
+def test_stars_are_at_their_truth_after_assembling(survey, tiny, sources):
+    """Centroids of isolated bright stars in assembled frames are at the truth's place within five errors."""
+    bright = (sources["kind"] == "star") & (sources["snr"] > 150) & (sources["fullWellFraction"] < 0.8)
+    stars = sources[bright & sources["isolated"]]
+    stars = stars[stars["x"].between(15, 304) & stars["y"].between(15, 304)]
+    assert set(stars["detector"]) == {0, 1, 2, 3}
+    offsets = []
+    for (visit, number), rows in stars.groupby(["visit", "detector"]):
+        raw = read_raw(survey / "raw" / f"{visit}_{number}.fits", tiny, number)
+        image = raw.detector.assemble(raw.amplifiers)
+        for x, y, snr in rows[["x", "y", "snr"]].to_numpy():
+            offsets.append((*centroid_offset(image, x, y), snr))
+    offset = np.array(offsets)
+    # a windowed centroid's error is about FWHM/2.35/snr per axis, here 1.3 px / snr
+    error = 1.5 * 1.3 / offset[:, 2:]
+    good = (np.abs(offset[:, :2]) < 5 * error + 0.02).all(axis=1)
+    # neighbours below 1 % or beyond 3 arcsec drag a few
+    assert good.mean() > 0.9
+    assert_allclose(np.median(offset[:, :2], axis=0), 0, atol=0.02)
+
+
+def centroid_offset(image, x, y):
+    """Iterated Gaussian-windowed centroid less the given place [px]."""
+    column, row = round(x), round(y)
+    cut = image[row - 12 : row + 13, column - 12 : column + 13].astype(float)
+    rows, columns = np.mgrid[row - 12 : row + 13, column - 12 : column + 13]
+    distance = np.hypot(columns - x, rows - y)
+    cut = cut - np.median(cut[distance > 9])
+    at_x, at_y = x, y
+    for _ in range(20):
+        weight = cut * np.exp(-0.5 * ((columns - at_x) ** 2 + (rows - at_y) ** 2) / 1.3**2)
+        # the window halves the step of a source of its own width
+        at_x += 2 * (weight * (columns - at_x)).sum() / weight.sum()
+        at_y += 2 * (weight * (rows - at_y)).sum() / weight.sum()
+    return at_x - x, at_y - y
+
+
+def test_a_visit_alone_is_a_visit_among_others(survey, tiny, tmp_path, sources):
+    """A survey of one visit has the same raws and truth of that visit as a survey of two."""
+    alone = tmp_path / "alone"
+    simulate_survey(dataclasses.replace(CONFIG, n_visits=1), tiny, alone)
+    whole, part = files_of(survey), files_of(alone)
+    for name in part:
+        if name.startswith("raw/260101001"):
+            assert part[name] == whole[name], name
+    rows = pd.read_parquet(alone / "truth" / "source_truth.parquet")
+    pd.testing.assert_frame_equal(rows, sources[sources["visit"] == 260101001])
+    assert part["reference/gaia_like.fits"] == whole["reference/gaia_like.fits"]
+    assert part["truth/object_truth.parquet"] == whole["truth/object_truth.parquet"]
+
+
+def test_the_map_does_not_matter(tiny, tmp_path):
+    """A map that works backwards, on pickled functions, gives the same bytes of every file."""
+    one = dataclasses.replace(CONFIG, n_visits=1, n_flat=0, star_density=5.0, galaxy_density=3.0)
+
+    def backwards(function, items):
+        function = pickle.loads(pickle.dumps(function))
+        return serial_map(function, list(items)[::-1])[::-1]
+
+    simulate_survey(one, tiny, tmp_path / "again", map=backwards)
+    simulate_survey(one, tiny, tmp_path / "once")
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "once")
+
+
+def test_a_failed_unit_leaves_nothing(tiny, tmp_path):
+    """When a worker dies, the reason comes through and no survey, whole or part, is left."""
+
+    def dying(function, items):
+        return [Outcome(item, None, Reason.WORKER_DIED, "out of memory") for item in items]
+
+    with pytest.raises(ProcessingFailure, match="visit 260101001 detector 0: out of memory"):
+        simulate_survey(CONFIG, tiny, tmp_path / "survey", map=dying)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_killed_runs_go(tiny, tmp_path):
+    """The half-written survey of a process that is no more is removed by the next run; a live one's stays."""
+    host = socket.gethostname()
+    # process numbers end at 2^22
+    dead, alive = (tmp_path / f".bias.{host}.{pid}.part" for pid in (2**22 + 5, os.getppid()))
+    for path in (dead, alive):
+        (path / "raw").mkdir(parents=True)
+    simulate_survey(dataclasses.replace(CONFIG, n_visits=0, n_flat=0), tiny, tmp_path / "bias")
+    assert {path.name for path in tmp_path.iterdir()} == {"bias", alive.name}
+
+
+def test_an_existing_survey_is_not_overwritten(survey, tiny):
+    """A directory with something in it is refused and left as it was."""
+    with pytest.raises(FileExistsError, match="exists already"):
+        simulate_survey(CONFIG, tiny, survey)
+    assert (survey / "raw").is_dir()
+
+
+def test_survey_without_science_has_empty_tables(tiny, tmp_path):
+    """Calibration frames alone make a survey whose source table has all columns and no row."""
+    simulate_survey(dataclasses.replace(CONFIG, n_visits=0, n_flat=0), tiny, tmp_path / "bias")
+    table = pd.read_parquet(tmp_path / "bias" / "truth" / "source_truth.parquet")
+    assert len(table) == 0
+    schemas.SOURCE_TRUTH.check(table)
+    assert len(list((tmp_path / "bias" / "raw").iterdir())) == 4
+
+
+def test_camera_without_the_band_is_refused(tiny, tmp_path):
+    """A band for which the camera has no filter stops before anything is written."""
+    with pytest.raises(ValueError, match="camera tiny has no filter of band 'z'"):
+        simulate_survey(dataclasses.replace(CONFIG, bands=("z",)), tiny, tmp_path / "survey")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saturated_stars_bleed_in_raws(survey, tiny, sources):
+    """Where a star is three times over full well, two pixels up and down are stored above saturation."""
+    bright = sources[
+        (sources["fullWellFraction"] > 3) & sources["x"].between(5, 314) & sources["y"].between(5, 314)
+    ]
+    assert len(bright) > 0
+    for row in bright.itertuples():
+        raw = read_raw(survey / "raw" / f"{row.visit}_{row.detector}.fits", tiny, row.detector)
+        image = raw.detector.assemble(raw.amplifiers)
+        x, y = round(row.x), round(row.y)
+        assert (image[y - 2 : y + 3, x] > raw.detector.amplifiers[0].saturation).all()
+
+
+def test_files_carry_no_clock(survey):
+    """Raw headers have no DATE of writing, and pixels are unsigned 16-bit integers."""
+    with fits.open(survey / "raw" / "260101001_0.fits") as file:
+        assert "DATE" not in file[0].header
+        assert [hdu.name for hdu in file[1:]] == ["A1", "A2"]
+        assert file["A1"].header["BITPIX"] == 16
+        assert file["A1"].header["BZERO"] == 32768
+        assert file["A1"].data.dtype == np.uint16
+
+
+def test_reference_is_a_table_of_its_own(survey):
+    """The reference has its columns and units, as other catalogues do."""
+    with fits.open(survey / "reference" / "gaia_like.fits") as file:
+        columns = file[1].columns
+        units = dict(zip(columns.names, columns.units))
+        assert {units[n] for n in ("ra", "dec")} == {"deg"}
+        assert {units[n] for n in ("ra_error", "dec_error", "parallax")} == {"mas"}
+        assert {units[n] for n in ("pmra", "pmdec_error")} == {"mas/yr"}
+        assert np.all(file[1].data["ref_epoch"] == 2016.0)
+        assert len(file[1].data) > 50
+
+
+def test_frames_are_written_whole(survey, tiny, tmp_path, monkeypatch):
+    """A frame whose writing breaks off leaves no file under its final name."""
+    from skyquilt.simulation.schedule import science_visit
+    from skyquilt.simulation.survey import field_sky
+
+    def broken(self, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(fits.HDUList, "writeto", broken)
+    sky = field_sky(CONFIG, tiny).select(slice(0, 5))
+    with pytest.raises(OSError, match="disk full"):
+        write_science_frame(CONFIG, tiny, sky, tmp_path, (science_visit(CONFIG, 0), 0))
+    assert not (tmp_path / "260101001_0.fits").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "+00:00:00.000"),
+        (-0.5, "-00:30:00.000"),
+        (12.999999999, "+13:00:00.000"),
+        (-71.2345, "-71:14:04.200"),
+    ],
+)
+def test_sexagesimal_rounds_without_sixties(value, text):
+    """Angles are written to the last digit, with the sign also of values between 0 and -1."""
+    assert sexagesimal(value, True) == text
