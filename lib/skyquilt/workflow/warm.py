@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from skyquilt.primitives.compiled import cache_directory, cache_misses, warm_all
+from skyquilt.primitives.compiled import cache_directory, registered_kernels, warm_all
 
 
 def warm() -> str:
     """Compile every kernel that the cache does not hold yet; says how many."""
-    before = cache_misses()
-    count = warm_all()
-    return f"{count} kernels ready in {cache_directory()}, {cache_misses() - before} of them compiled now"
+    compiled = warm_all()
+    return f"{len(registered_kernels())} kernels ready in {cache_directory()}; {compiled} signatures compiled now"
