@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/python -m skyquilt.workflow.lint
+	$(BIN)/python -m pytest -q tests/workflow/test_rules.py tests/test_imports.py
 
 generated: setup
 	$(BIN)/python -m skyquilt.workflow.generated

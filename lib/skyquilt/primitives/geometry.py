@@ -387,7 +387,7 @@ class ConvexPolygon:
         return self._bounded_by(normals, self.radius + angle)
 
     def _bounded_by(self, normals: np.ndarray, reach: float) -> ConvexPolygon:
-        """Polygon on the inner side of great circles that each belong to an edge, within `reach` [deg] at most."""
+        """Polygon inside great circles that each belong to an edge, and within about `reach` [deg]."""
         corners = np.cross(np.roll(normals, 1, axis=0), normals)
         size = np.linalg.norm(corners, axis=1, keepdims=True)
         if size.min() > 1e-9:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from skyquilt.workflow.registry import GRAPH, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, unroll
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
+TARGET = "everything"
 
 COLUMNS, ROWS = 3, 2
 PATCHES = 6
@@ -65,7 +67,10 @@ def touched(x: float, y: float) -> dict[int, list[int]]:
     """Tracts and patches under a field centred there."""
     found: dict[int, list[int]] = {}
     ranges = (
-        range(max(0, math.floor((at - FIELD / 2) * PATCHES)), min(most, math.floor((at + FIELD / 2) * PATCHES) + 1))
+        range(
+            max(0, math.floor((at - FIELD / 2) * PATCHES)),
+            min(most, math.floor((at + FIELD / 2) * PATCHES) + 1),
+        )
         for at, most in ((x, COLUMNS * PATCHES), (y, ROWS * PATCHES))
     )
     columns, rows = ranges
@@ -128,7 +133,9 @@ def _tracts(visits: list[PlannedVisit]) -> dict:
             entry = tracts.setdefault(tract, {"chunks": set(), "patches": set()})
             entry["chunks"].add(str(visit.visit))
             entry["patches"].update(patches)
-    return {str(tract): {key: sorted(tracts[tract][key]) for key in tracts[tract]} for tract in sorted(tracts)}
+    return {
+        str(tract): {key: sorted(tracts[tract][key]) for key in tracts[tract]} for tract in sorted(tracts)
+    }
 
 
 def _planned(visits: list[PlannedVisit]) -> dict:
@@ -211,7 +218,13 @@ def measured(command: list[str], directory: Path) -> Usage:
     environment = {**os.environ, "SKYQUILT_FRESH": "1"}
     meter = [sys.executable, "-I", "-S", "-c", _METER, str(figures), *command]
     done = subprocess.run(
-        meter, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        meter,
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     code, cpu, kilobytes = json.loads(figures.read_text())
     if code:
@@ -220,23 +233,28 @@ def measured(command: list[str], directory: Path) -> Usage:
 
 
 def plan(root: Path, *how: str) -> Usage:
-    """Let Snakemake plan the survey in `root`, and do nothing.
+    """Let Snakemake plan the survey in `root` with the workstation's profile, and do nothing.
 
     Parameters
     ----------
     how : str
-        ``--dry-run --quiet rules``: the plan and the number of jobs by rule, as `skyquilt plan` asks for them.
-        ``--rulegraph``: the plan alone, without a word of each job.
+        What to ask for. ``--dag`` prints the graph with every job in it, and little else is done; a dry run also
+        formats a message of every job, which costs nearly as much as the graph.
     """
+    profile = SNAKEFILE.parents[3] / "profiles" / "default"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(root)]
-    options = ["--cores", "2", "--scheduler", "greedy", "--rerun-triggers", "mtime", "input"]
-    return measured([*command, *options, *how], root)
+    return measured(
+        [*command, "--workflow-profile", str(profile), "--cores", "2", *(how or ("--dag",))], root
+    )
 
 
-def counted_jobs(output: str) -> Counter:
-    """Jobs by rule, from the table that a dry run prints."""
-    rows = (line.split() for line in output.splitlines())
-    table = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
-    return Counter({rule: n for rule, n in table.items() if rule not in ("total", "all")})
+def counted_jobs(graph: str) -> Counter:
+    """Jobs by rule in a printed graph, the target aside."""
+    jobs = Counter(re.findall(r'^\t\d+\[label = "(\w+)', graph, flags=re.MULTILINE))
+    del jobs[TARGET]
+    return jobs
 
 
+def counted_edges(graph: str) -> int:
+    """Edges between jobs in a printed graph."""
+    return len(re.findall(r"^\t\d+ -> \d+$", graph, flags=re.MULTILINE))
