@@ -7,9 +7,9 @@ rule combine_bias:
         manifest=template("bias_manifest"),
     log:
         "logs/combine_bias/{calibration}.log",
+    threads: threads_per_job
     params:
         max_failed_fraction=max_failed_fraction,
-    threads: threads_per_job
     script:
         "../scripts/combine_bias.py"
 
@@ -24,8 +24,8 @@ rule combine_flat:
         manifest=template("flat_manifest"),
     log:
         "logs/combine_flat/{calibration}.log",
+    threads: threads_per_job
     params:
         max_failed_fraction=max_failed_fraction,
-    threads: threads_per_job
     script:
         "../scripts/combine_flat.py"

@@ -9,8 +9,8 @@ rule bootstrap_im_char:
         manifest=template("bootstrap_chunk_manifest"),
     log:
         "logs/bootstrap_im_char/{chunk}.log",
+    threads: threads_per_job
     params:
         max_failed_fraction=max_failed_fraction,
-    threads: threads_per_job
     script:
         "../scripts/bootstrap_im_char.py"

@@ -8,9 +8,9 @@ rule visit_quality:
         manifest=template("visit_quality_chunk_manifest"),
     log:
         "logs/visit_quality/{chunk}.log",
+    threads: threads_per_job
     params:
         max_failed_fraction=max_failed_fraction,
-    threads: threads_per_job
     script:
         "../scripts/visit_quality.py"
 

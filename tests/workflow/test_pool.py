@@ -57,6 +57,16 @@ def test_a_killed_worker_costs_one_item():
     assert all(o.ok for o in again)
 
 
+def test_a_worker_killed_while_idle_is_replaced():
+    """Between two maps nothing is lost."""
+    with Pool(2) as pool:
+        pool.map(square, [1])
+        for worker in pool._workers:
+            worker.process.kill()
+            worker.process.join()
+        assert [o.value for o in pool.map(square, [1, 2])] == [1, 4]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent-death signal is Linux")
 def test_workers_die_with_a_killed_parent(tmp_path):
     """kill -9 of the job leaves no worker behind."""

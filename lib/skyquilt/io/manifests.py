@@ -292,8 +292,9 @@ class ManifestWriter:
         return Manifest(self.path, content)
 
     def _remove_strays(self) -> None:
-        for path in self.directory.glob("*"):
-            kept = path.name in self.files or path.name in (RUN, PRUNED) or path.name.startswith((MANIFEST, "."))
+        for path in self.directory.rglob("*"):
+            name = path.relative_to(self.directory).as_posix()
+            kept = name in self.files or name in (RUN, PRUNED) or path.name.startswith((MANIFEST, "."))
             if path.is_file() and not kept:
                 path.unlink()
 

@@ -114,6 +114,7 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
     raws = read_raws(inputs, paths, map_)
     exclusions = read_exclusions(inputs.root, inputs.survey.exclusions)
     raws = mark_duplicates(raws)
+    require_science(raws)
     groups = calibration_groups(raws, inputs.config, inputs.least_frames)
     detectors = visit_detectors(raws, inputs.camera, exclusions)
     visits = visit_rows(raws, detectors, exclusions, inputs.config)
@@ -260,6 +261,26 @@ def mark_duplicates(raws: pd.DataFrame) -> pd.DataFrame:
     raws.loc[again, "reason"] = Reason.DUPLICATE.value
     raws.loc[again, "detail"] = "the same visit, snap and detector as an earlier file"
     return raws
+
+
+def require_science(raws: pd.DataFrame) -> None:
+    """Stop when not one frame of the sky can be used.
+
+    Raises
+    ------
+    ConfigurationError
+        With the reasons and an example.
+    """
+    if ((raws["frame_type"] == "science") & (raws["reason"] == "")).any():
+        return
+    reasons = raws.loc[raws["reason"] != "", "reason"].value_counts()
+    kinds = raws.loc[raws["reason"] == "", "frame_type"].value_counts()
+    found = ", ".join(f"{n} {name}" for name, n in [*kinds.items(), *reasons.items()])
+    text = f"no usable science frames among {len(raws)}: {found}"
+    bad = raws[raws["reason"] != ""]
+    if len(bad):
+        text += f"; for example {bad['path'].iloc[0]}: {bad['detail'].iloc[0]}"
+    raise ConfigurationError(text)
 
 
 def night_of(mjd: Any, config: IngestConfig) -> Any:

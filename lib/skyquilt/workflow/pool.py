@@ -107,7 +107,12 @@ class Pool:
     def _next(self, worker: _Worker, code: bytes, items: list[Any], waiting: list[int]) -> None:
         worker.item = waiting.pop() if waiting else None
         if worker.item is not None:
-            worker.connection.send((code, items[worker.item]))
+            try:
+                worker.connection.send((code, items[worker.item]))
+            except (BrokenPipeError, ConnectionResetError):
+                # it died while idle: the item is lost to nobody, a new worker takes it
+                self._replace(worker)
+                worker.connection.send((code, items[worker.item]))
 
     def _receive(self, worker: _Worker, item: Any) -> Outcome:
         try:
@@ -115,13 +120,16 @@ class Pool:
         except (EOFError, ConnectionResetError):
             worker.process.join()
             detail = f"worker ended with {_ending(worker.process.exitcode)}"
-            worker.connection.close()
-            replacement = self._start()
-            worker.process, worker.connection = replacement.process, replacement.connection
+            self._replace(worker)
             return Outcome(item, None, Reason.WORKER_DIED, detail)
         if bug:
             raise WorkerError(f"while working on {item!r}:\n{bug}")
         return outcome
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.connection.close()
+        replacement = self._start()
+        worker.process, worker.connection = replacement.process, replacement.connection
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -1,0 +1,1 @@
+"""Algorithmic components (LDM-151 8): pure functions over arrays and primitives, one module per component."""

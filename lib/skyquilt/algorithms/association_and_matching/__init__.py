@@ -1,0 +1,1 @@
+"""Association and Matching (LDM-151 8.24)."""
