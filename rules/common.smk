@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 from skyquilt.io.products import template
-from skyquilt.workflow.registry import Registry, calibration_slice, chunk_slice
+from skyquilt.workflow.registry import UNUSABLE, Registry, calibration_slice, chunk_slice
 
 # processes are the parallelism: libraries must not start threads of their own in every worker
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):

@@ -32,7 +32,9 @@ rule scorecard:
 rule quality_site:
     input:
         stage="stage/quality_site.json",
-        visits=pictured_chunks,
+        unusable=UNUSABLE,
+        chunks=characterized_chunks,
+        pictures=pictured_chunks,
         tables=template("visit_tables_manifest"),
         scorecard=template("scorecard_manifest"),
     output:

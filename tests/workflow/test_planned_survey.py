@@ -1,4 +1,4 @@
-"""The plan of a whole survey (design 3): it is built in seconds, and its memory does not reach half a gigabyte."""
+"""The plan of a whole survey (design 3): it is built in seconds, in less than half a gigabyte."""
 
 import importlib.util
 import sys

@@ -78,7 +78,9 @@ PRODUCTS: dict[str, Product] = {
     ),
     "visit_quality_manifest": Product("quality/visits/{visit}/manifest.json", "6.2.1", "Pictures of a visit."),
     "visit_picture": Product(
-        "quality/visits/{visit}/detector_{detector:03d}.png", "6.2.1", "A detector with mask and sources."
+        "quality/visits/{visit}/detector_{detector:03d}.png",
+        "6.2.1",
+        "A detector with mask and sources; image and mask alone lie beside it.",
     ),
     "visit_quality_table": Product(
         "quality/visits/{visit}/figures.json", "6.2.1", "What the pages show of a visit: sources, reasons, figures."

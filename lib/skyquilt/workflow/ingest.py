@@ -27,11 +27,19 @@ import xxhash
 
 from skyquilt.instrument import Camera, read_observation
 from skyquilt.io.atomic import atomic_path, write_if_changed
+from skyquilt.io.manifests import relative_name
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
 from skyquilt.primitives.sky_map import SkyMap
 from skyquilt.workflow.config import ConfigurationError, IngestConfig, SurveyConfig
-from skyquilt.workflow.registry import FRESHNESS, GRAPH, REGISTRY, calibration_slice, chunk_slice
+from skyquilt.workflow.registry import (
+    FRESHNESS,
+    GRAPH,
+    REGISTRY,
+    UNUSABLE,
+    calibration_slice,
+    chunk_slice,
+)
 
 log = logging.getLogger("skyquilt")
 
@@ -469,6 +477,7 @@ def write_registry(
     for name, table in tables.items():
         with atomic_path(inputs.root / REGISTRY / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
+    write_if_changed(inputs.root / UNUSABLE, unusable_entries(raws, visits, inputs.root))
     used = visits[(visits["reason"] == "") & (visits["chunk"] != "")]
     needed = {kind: set(used[kind]) - {""} for kind in CALIBRATIONS}
     flat_bias = _bias_of_flats(groups, needed["flat"], inputs.config)
@@ -498,6 +507,22 @@ def write_registry(
         "execution": dict(inputs.execution),
     }
     write_if_changed(inputs.root / GRAPH, graph)
+
+
+def unusable_entries(raws: pd.DataFrame, visits: pd.DataFrame, root: Path) -> list[dict[str, Any]]:
+    """Raw frames and whole visits that were set aside, with reason and detail."""
+    found = [
+        {
+            "visit": int(raw.visit) if raw.visit >= 0 else None,
+            "detector": int(raw.detector) if raw.detector >= 0 else None,
+            "reason": raw.reason,
+            "detail": f"{relative_name(root / raw.path, root)}: {raw.detail}",
+        }
+        for raw in raws[raws["reason"] != ""].itertuples()
+    ]
+    for visit in visits[visits["reason"] != ""].itertuples():
+        found.append({"visit": int(visit.visit), "detector": None, "reason": visit.reason, "detail": visit.detail})
+    return found
 
 
 def _bias_of_flats(groups: Mapping[str, Any], flats: Iterable[str], config: IngestConfig) -> dict[str, str]:

@@ -45,6 +45,7 @@ class StageProgress:
     flagged: int = 0
     failed: int = 0
     cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
     peak_rss_mb: float = 0.0
     stopped: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -94,6 +95,7 @@ def _stage_progress(stage: Stage, registry: Registry, root: Path, tracts: list[i
             run = read_run(manifest.parent)
             measured.append((run.get("seconds", 0.0), work))
             found.cpu_seconds += run.get("cpu_seconds", 0.0)
+            found.wall_seconds += run.get("seconds", 0.0)
             found.peak_rss_mb = max(found.peak_rss_mb, run.get("peak_rss_mb", 0.0))
             continue
         left += work
@@ -164,17 +166,15 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def summary(stages: list[StageProgress]) -> dict[str, Any]:
-    """Progress as plain values, for the quality pages."""
-    return {
-        s.stage.name: {
-            "jobs": s.jobs,
-            "done": s.done,
-            "flagged": s.flagged,
-            "failed": s.failed,
-            "cpu_seconds": s.cpu_seconds,
-            "peak_rss_mb": s.peak_rss_mb,
-            "reasons": s.reasons,
-        }
-        for s in stages
-    }
+def stage_costs(root: Path) -> list[dict[str, Any]]:
+    """What the finished jobs of each stage cost, for the quality pages."""
+    registry = Registry(root)
+    megapixels = sum(chunk["megapixels"] for chunk in registry.chunks.values())
+    costs = []
+    for one in survey_progress(root):
+        cost = {"name": one.stage.name, "jobs": one.done, "cpu_seconds": one.cpu_seconds, "megapixels": megapixels}
+        cost["cpu_seconds_per_megapixel"] = one.cpu_seconds / megapixels if megapixels else None
+        cost["wall_seconds"] = one.wall_seconds
+        cost["peak_megabytes"] = one.peak_rss_mb
+        costs.append(cost)
+    return costs

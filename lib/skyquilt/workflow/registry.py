@@ -3,7 +3,8 @@
 ``registry/graph.json`` holds what decides inputs: chunks of visits, their calibrations, tracts. A job reads its
 own slice only (``registry/chunks/<chunk>.json``, ``registry/calibrations/<kind>-<id>.json``), rewritten only
 when its content changes, so that a visit added later leaves the others' jobs alone. The Parquet tables beside
-(``visits``, ``detectors``, ``overlaps``, ``raws``) are for people and notebooks.
+(``visits``, ``detectors``, ``overlaps``, ``raws``) are for people and notebooks; ``unusable.json`` lists frames and
+visits that were set aside, for the pages.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 REGISTRY = "registry"
 GRAPH = f"{REGISTRY}/graph.json"
+UNUSABLE = f"{REGISTRY}/unusable.json"
 FRESHNESS = f"{REGISTRY}/ingest.json"
 
 

@@ -1,8 +1,8 @@
-"""A survey that is only planned (design 3): the registry and the files that the graph of all stages begins with.
+"""A survey that is only planned (design 3): the registry and the files that the graph of all stages needs.
 
-The sky is a flat sheet of tracts of one by one, each of 6 x 6 patches; a visit is a square of 0.3 on it, of 25
-detectors. What `skyquilt ingest` would write of it is written here, so that the cost of the plan can be measured
-without a pixel.
+The sky is a flat sheet of tracts of one by one, each of 6 x 6 patches; a visit is a square of 0.3 on it, of
+25 detectors. What `skyquilt ingest` would write of it is written here, so that the cost of the plan can be
+measured without a pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-
 
 from skyquilt.workflow.registry import GRAPH, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, unroll
@@ -52,7 +51,7 @@ class PlannedVisit:
 
 
 def planned_visits(n_visits: int) -> list[PlannedVisit]:
-    """Visits spread evenly over the sheet: steps of the plastic number, which never fall on the same place."""
+    """Visits spread evenly over the sheet, in steps of the plastic number, which never meet a place twice."""
     plastic = 1.32471795724474602596
     visits = []
     for number in range(n_visits):
@@ -66,19 +65,17 @@ def planned_visits(n_visits: int) -> list[PlannedVisit]:
 def touched(x: float, y: float) -> dict[int, list[int]]:
     """Tracts and patches under a field centred there."""
     found: dict[int, list[int]] = {}
-    ranges = (
-        range(
-            max(0, math.floor((at - FIELD / 2) * PATCHES)),
-            min(most, math.floor((at + FIELD / 2) * PATCHES) + 1),
-        )
-        for at, most in ((x, COLUMNS * PATCHES), (y, ROWS * PATCHES))
-    )
-    columns, rows = ranges
+    columns, rows = _patches_under(x, COLUMNS), _patches_under(y, ROWS)
     for row in rows:
         for column in columns:
             tract = row // PATCHES * COLUMNS + column // PATCHES
             found.setdefault(tract, []).append(row % PATCHES * PATCHES + column % PATCHES)
     return found
+
+
+def _patches_under(at: float, n_tracts: int) -> range:
+    low, high = (math.floor((at + side * FIELD / 2) * PATCHES) for side in (-1, 1))
+    return range(max(0, low), min(n_tracts * PATCHES, high + 1))
 
 
 def write_planned_survey(root: Path, n_visits: int) -> None:
@@ -217,15 +214,8 @@ def measured(command: list[str], directory: Path) -> Usage:
     figures = directory / "usage.json"
     environment = {**os.environ, "SKYQUILT_FRESH": "1"}
     meter = [sys.executable, "-I", "-S", "-c", _METER, str(figures), *command]
-    done = subprocess.run(
-        meter,
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(meter, cwd=directory, env=environment, check=False, **streams)
     code, cpu, kilobytes = json.loads(figures.read_text())
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{done.stdout[-4000:]}")
@@ -238,14 +228,13 @@ def plan(root: Path, *how: str) -> Usage:
     Parameters
     ----------
     how : str
-        What to ask for. ``--dag`` prints the graph with every job in it, and little else is done; a dry run also
-        formats a message of every job, which costs nearly as much as the graph.
+        What to ask for. ``--dag`` prints the graph with every job in it and does little else; a dry run also
+        formats a message of every job, which costs as much again.
     """
     profile = SNAKEFILE.parents[3] / "profiles" / "default"
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(root)]
-    return measured(
-        [*command, "--workflow-profile", str(profile), "--cores", "2", *(how or ("--dag",))], root
-    )
+    places = ["--snakefile", str(SNAKEFILE), "--directory", str(root), "--workflow-profile", str(profile)]
+    command = [sys.executable, "-m", "snakemake", *places, "--cores", "2"]
+    return measured([*command, *(how or ("--dag",))], root)
 
 
 def counted_jobs(graph: str) -> Counter:
