@@ -501,7 +501,7 @@ def excess_scatter(deviations: np.ndarray, variances: np.ndarray) -> float:
     low, high = 0.0, mad_width(deviations) + float(np.sqrt(np.max(variances)))
     while mad_width(deviations / np.sqrt(variances + high**2)) > 1:
         high *= 2
-    for _ in range(30):
+    for _ in range(20):
         middle = 0.5 * (low + high)
         if mad_width(deviations / np.sqrt(variances + middle**2)) > 1:
             low = middle

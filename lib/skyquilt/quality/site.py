@@ -140,8 +140,8 @@ def write_site(
     scorecard : mapping
         Of `make_scorecard`.
     pictures : mapping of (visit, detector) to path or mapping
-        Path of the picture relative to `directory`, or paths of ``picture``, ``image`` and ``mask``: only with
-        these layers can mask and sources be switched on and off.
+        Path of the picture relative to `directory`, or paths of ``picture``, ``image`` and ``mask``: only
+        with these layers can mask and sources be switched on and off.
     failures : sequence of mappings
         stage, visit and detector (either may be None), reason (code), detail.
     figures_of_visit : callable, optional
@@ -226,10 +226,9 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> str:
     """The scorecard as HTML, with buttons that choose rows by verdict."""
     counts = scorecard["counts"]
     total = sum(counts.values())
-    choices = [("all", f"All {total}"), ("judged", f"With a bound {total - counts['info']}")]
-    choices += [
-        (name, f"{name.capitalize()} {counts[name]}") for name in ("pass", "fail", "undecided", "info")
-    ]
+    verdicts = ("pass", "fail", "undecided", "info")
+    choices = [("all", f"All {total}", "true"), ("judged", f"With a bound {total - counts['info']}", "false")]
+    choices += [(name, f"{name.capitalize()} {counts[name]}", "false") for name in verdicts]
     buttons = "".join(
         f'<button type="button" data-verdict-filter="{name}" aria-pressed="{pressed}">{label}</button>'
         for name, label, pressed in choices
@@ -245,8 +244,9 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> str:
     return (
         f'<div class="tools" role="group" aria-label="Rows by verdict">{buttons}</div>\n'
         f'<div class="scroll"><table id="scorecard"><caption>Figures against {against}. Pass: all of value '
-        "± 2 standard errors lies inside the bound; fail: all outside; else undecided. Errors by bootstrap over "
-        f"objects; N counts measurements.</caption>\n<thead><tr>{head}</tr></thead>\n{bodies}</table></div>\n"
+        "± 2 standard errors lies inside the bound; fail: all outside; else undecided. Errors by bootstrap "
+        "over objects; N counts measurements.</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n{bodies}</table></div>\n"
     )
 
 
@@ -540,8 +540,9 @@ def _focal_plane(site: _Site, visit: Mapping[str, Any], rows: pd.DataFrame) -> s
         f'<div class="tools"><label>Colour <select id="figure">{options}'
         '<option value="">status</option></select></label></div>\n'
         f"{charts.focal_plane(detectors)}"
-        '<div id="scale" hidden><div class="scale"></div><div class="ends"><span></span><span></span></div></div>\n'
-        f'<p class="note">Failed detectors have a red outline, absent ones a dashed outline.</p>\n'
+        '<div id="scale" hidden><div class="scale"></div>'
+        '<div class="ends"><span></span><span></span></div></div>\n'
+        '<p class="note">Failed detectors have a red outline, absent ones a dashed outline.</p>\n'
         f"{markup.inlined('focal-plane', data)}"
     )
 
@@ -549,8 +550,8 @@ def _focal_plane(site: _Site, visit: Mapping[str, Any], rows: pd.DataFrame) -> s
 def _detectors_table(site: _Site, visit: Mapping[str, Any], rows: pd.DataFrame) -> str:
     columns = [
         ("Detector", False), ("Status", False), ("Reason", False), ("Seeing [arcsec]", True),
-        ("Sky [adu]", True), ("Sky noise [adu]", True), ("Zero point [mag]", True), ("Depth [mag]", True), ("PSF stars", True),
-        ("Sources", True), ("Picture", False),
+        ("Sky [adu]", True), ("Sky noise [adu]", True), ("Zero point [mag]", True), ("Depth [mag]", True),
+        ("PSF stars", True), ("Sources", True), ("Picture", False),
     ]  # fmt: skip
     lines = []
     for row in rows.to_dict("records"):

@@ -41,7 +41,7 @@ th, td { text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid var
 thead th { border-bottom: 2px solid var(--line); font-weight: 600; white-space: nowrap; vertical-align: bottom; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td.n + td:not(.n), th.n + th:not(.n) { padding-left: 10px; }
-#scorecard td:not(:last-child) { white-space: nowrap; }
+#visits td, #scorecard td:not(:last-child) { white-space: nowrap; }
 #scorecard td:last-child { color: var(--soft); min-width: 170px; }
 td button { all: unset; color: var(--link); text-decoration: underline 1px; text-underline-offset: 2px; cursor: pointer; }
 td button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
