@@ -47,14 +47,20 @@ def main() -> None:
             true = truth[(truth.visit == number) & (truth.detector == detector)]
             own = sources[(sources.detector == detector) & sources.detect_isPrimary]
             pixels += exposure.image.size
-            rows["skyquilt"].append(judge(own.x.to_numpy(), own.y.to_numpy(), own.peakSnr.to_numpy(), true, exposure))
+            rows["skyquilt"].append(
+                judge(own.x.to_numpy(), own.y.to_numpy(), own.peakSnr.to_numpy(), true, exposure)
+            )
             for label, options in peers().items():
                 begin = time.process_time()
                 x, y, flux = run_sep(exposure, options)
                 cost[label] += time.process_time() - begin
                 rows[label].append(judge(x, y, flux, true, exposure))
     print(f"{pixels / 1e6:.1f} Mpix; sources within {MARGIN} pixels of an edge are left out; isolated stars")
-    print(f"{'':<22}" + "".join(f"  S/N {low}-{high if high < 1e9 else ''}".ljust(16) for low, high in BINS) + " purity   CPU s/Mpix")
+    print(
+        f"{'':<22}"
+        + "".join(f"  S/N {low}-{high if high < 1e9 else ''}".ljust(16) for low, high in BINS)
+        + " purity   CPU s/Mpix"
+    )
     for label, found in rows.items():
         cells = []
         for index in range(len(BINS)):
@@ -91,9 +97,17 @@ def judge(x, y, brightness, true, exposure) -> dict:
     tx, ty = true.x.to_numpy(), true.y.to_numpy()
     match = match_one_to_one(x, y, tx, ty, true.flux.to_numpy(), RADIUS)
     hit = np.isin(np.arange(len(true)), match[match >= 0])
-    star = (true.kind == "star").to_numpy() & true.isolated.to_numpy() & inside(tx, ty) & (true.fullWellFraction < 0.5).to_numpy()
+    star = (
+        (true.kind == "star").to_numpy()
+        & true.isolated.to_numpy()
+        & inside(tx, ty)
+        & (true.fullWellFraction < 0.5).to_numpy()
+    )
     snr = true.snr.to_numpy()
-    bins = [(int((hit & star & (snr >= lo) & (snr < hi)).sum()), int((star & (snr >= lo) & (snr < hi)).sum())) for lo, hi in BINS]
+    bins = [
+        (int((hit & star & (snr >= lo) & (snr < hi)).sum()), int((star & (snr >= lo) & (snr < hi)).sum()))
+        for lo, hi in BINS
+    ]
     counted = inside(x, y)
     near = true[true.snr > 2]
     real = match_one_to_one(x, y, near.x.to_numpy(), near.y.to_numpy(), near.flux.to_numpy(), RADIUS) >= 0

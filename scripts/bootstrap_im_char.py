@@ -10,7 +10,8 @@ from skyquilt.io.manifests import ManifestWriter
 from skyquilt.io.parquet import write_table
 from skyquilt.io.products import path
 from skyquilt.io.reference_catalog import ReferenceCatalogMap, read_reference
-from skyquilt.pipelines.bootstrap_im_char import BootstrapImCharConfig, Visit, VisitResult, bootstrap_im_char
+from skyquilt.pipelines.bootstrap_im_char import BootstrapImCharConfig, bootstrap_im_char
+from skyquilt.pipelines.image_characterization import Visit, VisitResult
 from skyquilt.pipelines.visit_files import VisitFiles, detector_file
 from skyquilt.primitives.schemas import SOURCE
 from skyquilt.workflow.job import Job, run
@@ -26,7 +27,10 @@ REFERENCE_MARGIN_DEG = 0.05
 
 
 def main(job: Job) -> None:
-    visits = [{"visit": entry["visit"], "identity": entry["identity"], "entry": entry} for entry in job.registry["visits"]]
+    visits = [
+        {"visit": entry["visit"], "identity": entry["identity"], "entry": entry}
+        for entry in job.registry["visits"]
+    ]
     job.units(
         visits,
         manifest_of=lambda unit: path("bootstrap_manifest", visit=unit["visit"]),
@@ -57,7 +61,12 @@ def reference_map(job: Job) -> ReferenceCatalogMap | None:
 
 
 def make_visit(
-    job: Job, camera: Any, mapping: ReferenceCatalogMap | None, writer: ManifestWriter, unit: Mapping[str, Any], pool: Pool
+    job: Job,
+    camera: Any,
+    mapping: ReferenceCatalogMap | None,
+    writer: ManifestWriter,
+    unit: Mapping[str, Any],
+    pool: Pool,
 ) -> None:
     entry = unit["entry"]
     frames = first_snaps(entry)
@@ -93,8 +102,14 @@ def write_visit(writer: ManifestWriter, entry: Mapping[str, Any], result: VisitR
     with writer.member("preliminary_source", "source.parquet") as temporary:
         write_table(temporary, result.sources, SOURCE, writer.provenance())
     writer.counts["sources"] = len(result.sources)
-    information = {key: value for key, value in entry.items() if key not in ("frames", "identity", "tracts", "megapixels")}
-    writer.figures.update(visit=result.visit_figures, detector=result.detector_figures, information=information)
+    information = {
+        key: value
+        for key, value in entry.items()
+        if key not in ("frames", "identity", "tracts", "megapixels")
+    }
+    writer.figures.update(
+        visit=result.visit_figures, detector=result.detector_figures, information=information
+    )
 
 
 run(main, globals())

@@ -21,7 +21,9 @@ def main(job: Job) -> None:
     sky_map = from_config(survey["sky_map"])
     camera = job.camera()
     with job.manifest({"pictures": drawn, "tables": [tables.path], "scorecard": [card.path]}) as writer:
-        pictures = ReleasePictures({int(path.parent.name): read_manifest(path) for path in drawn}, writer.directory)
+        pictures = ReleasePictures(
+            {int(path.parent.name): read_manifest(path) for path in drawn}, writer.directory
+        )
         pages = write_site(
             writer.directory,
             survey={"name": survey["name"], "camera": camera.name, "sky_map": repr(sky_map)},

@@ -23,9 +23,13 @@ def main(job: Job) -> None:
     )
 
 
-def make_visit(config: VisitQualityConfig, writer: ManifestWriter, unit: Mapping[str, Any], pool: Pool) -> None:
+def make_visit(
+    config: VisitQualityConfig, writer: ManifestWriter, unit: Mapping[str, Any], pool: Pool
+) -> None:
     visit = read_manifest(path("bootstrap_manifest", visit=unit["visit"]))
-    images = [e["unit"]["detector"] for e in visit.files.values() if e["dataset"] == "preliminary_visit_image"]
+    images = [
+        e["unit"]["detector"] for e in visit.files.values() if e["dataset"] == "preliminary_visit_image"
+    ]
     pictures = {}
     for outcome in pool.map(DrawDetector(visit.path, writer.directory, config), sorted(images)):
         writer.part(f"detector {outcome.item}", outcome)

@@ -27,5 +27,7 @@ def shared_data():
     default = Path(__file__).resolve().parents[2] / "shared"
     place = Path(os.environ.get("SKYQUILT_SHARED", default)) / "data"
     if not place.is_dir():
-        pytest.skip("real frames (a directory shared/data beside the checkout, or SKYQUILT_SHARED) are not here")
+        pytest.skip(
+            "real frames (a directory shared/data beside the checkout, or SKYQUILT_SHARED) are not here"
+        )
     return place

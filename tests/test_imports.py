@@ -20,7 +20,9 @@ ALLOWED["simulation"] = {"primitives", "instrument", "simulation"}
 ALLOWED["workflow"].add("simulation")
 
 # what a simulation must not share with what it judges (design 7)
-FORBIDDEN_IN_SIMULATION = {f"skyquilt.primitives.{name}" for name in ("wcs", "psf", "background", "transforms", "kernels")}
+FORBIDDEN_IN_SIMULATION = {
+    f"skyquilt.primitives.{name}" for name in ("wcs", "psf", "background", "transforms", "kernels")
+}
 
 
 def imports_of(path):

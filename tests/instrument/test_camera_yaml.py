@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from skyquilt.instrument import camera_yaml, observation_info
-from skyquilt.instrument.camera_yaml import CameraError, load_camera, parse_camera, parse_section
+from skyquilt.instrument.camera_yaml import (
+    CameraError,
+    amplifiers,
+    detectors,
+    header,
+    load_camera,
+    parse_camera,
+    parse_section,
+)
 from skyquilt.primitives.geometry import Box
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "config" / "cameras"
@@ -350,11 +358,11 @@ def test_the_reference_has_every_key():
     text = (DEFINITIONS.parents[1] / "docs" / "cameras.md").read_text()
     keys = {
         *camera_yaml.ROOT_KEYS,
-        *camera_yaml.DETECTOR_KEYS,
-        *camera_yaml.TYPE_KEYS,
-        *camera_yaml.GRID_KEYS,
-        *camera_yaml.AMPLIFIER_KEYS,
-        *camera_yaml.ITEM_KEYS,
+        *detectors.DETECTOR_KEYS,
+        *detectors.TYPE_KEYS,
+        *amplifiers.GRID_KEYS,
+        *amplifiers.AMPLIFIER_KEYS,
+        *header.ITEM_KEYS,
         *observation_info.FIELDS,
         *observation_info.ANGLE_UNITS,
         *observation_info.SEXAGESIMAL_UNITS,

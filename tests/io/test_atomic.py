@@ -8,16 +8,28 @@ import time
 
 import pytest
 
-from skyquilt.io.atomic import PART_SUFFIX, atomic_path, checksum, remove_leftovers, write_if_changed, write_json
+from skyquilt.io.atomic import (
+    PART_SUFFIX,
+    atomic_path,
+    checksum,
+    remove_leftovers,
+    write_if_changed,
+    write_json,
+)
 
 
 def test_file_appears_only_when_the_block_ends_well(tmp_path):
     """An exception leaves the old file as it was and no temporary file."""
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def write_and_fail():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 

@@ -32,7 +32,11 @@ def test_round_trip(tmp_path):
     make(tmp_path / "u", seeing=1.25, lost=float("nan"))
     manifest = read_manifest(tmp_path / "u" / "manifest.json")
     assert manifest.status == "flagged"
-    assert manifest.parts["detector 2"] == {"status": "failed", "reason": "unreadable_file", "detail": "truncated"}
+    assert manifest.parts["detector 2"] == {
+        "status": "failed",
+        "reason": "unreadable_file",
+        "detail": "truncated",
+    }
     assert manifest.content["figures"] == {"seeing": 1.25, "lost": None}
     assert manifest.members("table", visit=7, detector=1) == ["a.txt"]
     assert manifest.members("table", detector=2) == []

@@ -6,7 +6,14 @@ import pytest
 
 from skyquilt.io.products import PRODUCTS, PUBLISHED, identify, path, template, unit_fields
 
-UNIT = {"visit": 260101001, "detector": 7, "chunk": "260101001", "calibration": "demo_r-20260101", "tract": 3, "patch": 9}
+UNIT = {
+    "visit": 260101001,
+    "detector": 7,
+    "chunk": "260101001",
+    "calibration": "demo_r-20260101",
+    "tract": 3,
+    "patch": 9,
+}
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

@@ -1,4 +1,4 @@
-"""Reference catalogues (LDM-151 5.1.1): any format by a map, the right stars, moved to any epoch."""
+"""Reference catalogues (LDM-151 5.1.1): any format by a map, and the right stars."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import astropy.units as u
 import numpy as np
 import pandas as pd
 import pytest
-from astropy.coordinates import GCRS, SkyCoord
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.time import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyquilt.io import reference_catalog
 from skyquilt.io.reference_catalog import (
-    MAS,
     ReferenceCatalogError,
     ReferenceCatalogMap,
-    evaluate,
-    names_in,
+    files,
     positions_at,
     read_reference,
 )
+from skyquilt.io.reference_catalog.motion import MAS
+from skyquilt.io.reference_catalog.standard_form import in_cone
+from skyquilt.primitives.geometry import angular_separation
 from skyquilt.primitives.schemas import REFERENCE
 
 SHARED = Path(os.environ.get("SKYQUILT_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
@@ -106,7 +106,7 @@ def test_chunks_leave_no_trace(tmp_path, monkeypatch, suffix):
     whole = catalog(f"cat{suffix}", tmp_path, columns={"ra": "ra", "dec": "dec"})
     expected = read_reference(whole, 0.0, 60.0, 180.0)
     assert expected["refId"].tolist() == list(range(40))
-    monkeypatch.setattr(reference_catalog, "CHUNK", 7)
+    monkeypatch.setattr(files, "CHUNK", 7)
     pd.testing.assert_frame_equal(read_reference(whole, 0.0, 60.0, 180.0), expected)
 
 
@@ -150,7 +150,7 @@ def test_the_cone_is_round_everywhere(ra0, dec0, radius):
     ra[:3], dec[:3] = ra0 + radius * np.array([0.5, -0.99, 1.01]), dec0
     separation = SkyCoord(ra0, dec0, unit="deg").separation(SkyCoord(ra, dec, unit="deg")).deg
     clear = np.abs(separation - radius) > 1e-9
-    inside = reference_catalog._within(ra, dec, ra0, dec0, radius)
+    inside = in_cone(ra, dec, ra0, dec0, radius)
     np.testing.assert_array_equal(inside[clear], (separation < radius)[clear])
 
 
@@ -378,149 +378,6 @@ def test_maps_cross_processes(tmp_path):
     assert set(made.needed()) == {"number", "ra", "dec", "t", "rmag", "rmag_err", "ruwe"}
 
 
-@pytest.mark.parametrize(
-    ("expression", "expected"),
-    [
-        ("a > 1", [False, False, True, False]),
-        ("not a > 1", [True, True, False, True]),
-        ("a >= -1 and t != 'x'", [False, True, False, False]),
-        ("t == 'x' or a == 3", [True, False, True, False]),
-        ("t in ['y', 'z']", [False, True, False, True]),
-        ("t not in ('y', 'z')", [True, False, True, False]),
-        ("b", [True, False, True, False]),
-        ("d and not b", [False] * 4),
-        ("c > 5", [False, False, True, False]),
-        ("2 < a", [False, False, True, False]),
-        ("a == b", [True, True, False, False]),
-    ],
-)
-def test_expressions(expression, expected):
-    """Comparisons hold row by row; NaN and nulls compare false."""
-    columns = {
-        "a": np.array([1.0, 0.0, 3.0, np.nan]),
-        "b": np.array([1.0, 0.0, 1.0, 0.0]),
-        "d": np.array([True, False, True, False]),
-        "c": np.array([1, None, 7, None], dtype=object),
-        "t": np.array(["x", "y", "x", "z"], dtype=object),
-    }
-    assert evaluate(expression, columns).tolist() == expected
-    assert set(names_in(expression)) <= set(columns)
-
-
-def moving(n: int, seed: int, pm: float, parallax: float) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return REFERENCE.conform(
-        {
-            "refId": np.arange(n),
-            "ra": rng.uniform(0, 360, n),
-            "dec": np.degrees(np.arcsin(rng.uniform(-1, 1, n))),
-            "raErr": np.full(n, 1.0 * MAS),
-            "decErr": np.full(n, 2.0 * MAS),
-            "pmRa": rng.uniform(-pm, pm, n),
-            "pmDec": rng.uniform(-pm, pm, n),
-            "pmRaErr": np.full(n, 0.3),
-            "pmDecErr": np.full(n, 0.4),
-            "parallax": np.full(n, parallax),
-            "parallaxErr": np.full(n, 0.5),
-            "epoch": np.full(n, Time(2016.0, format="jyear", scale="tai").mjd),
-            "isStar": pd.array([pd.NA] * n, dtype="boolean"),
-        }
-    )
-
-
-def separation_mas(one: pd.DataFrame, ra, dec) -> np.ndarray:
-    return (
-        SkyCoord(one["ra"], one["dec"], unit="deg").separation(SkyCoord(ra, dec, unit="deg")).to_value("mas")
-    )
-
-
-@pytest.mark.parametrize("years", [-100.0, -0.5, 8.25, 50.0])
-def test_motion_is_that_of_apply_space_motion(years):
-    """Stars of up to 10"/yr anywhere, near the poles too, move as astropy's space motion has it."""
-    table = moving(50, 1, pm=10_000.0, parallax=100.0)
-    table.loc[:1, "dec"] = [89.999, -89.9999]
-    # TDB spares the conversions that have no leap seconds so far from now; only the years count
-    epoch = Time(table["epoch"][0], format="mjd", scale="tdb")
-    then = epoch + years * u.yr
-    coordinates = SkyCoord(
-        ra=table["ra"].to_numpy() * u.deg,
-        dec=table["dec"].to_numpy() * u.deg,
-        pm_ra_cosdec=table["pmRa"].to_numpy() * u.mas / u.yr,
-        pm_dec=table["pmDec"].to_numpy() * u.mas / u.yr,
-        distance=np.full(50, 10.0) * u.pc,
-        radial_velocity=np.zeros(50) * u.km / u.s,
-        obstime=epoch,
-    ).apply_space_motion(new_obstime=then)
-    moved = positions_at(table, then.mjd)
-    # a path of up to 1.4e6 mas; astropy adds relativity, which cancels but for 1e-9 of it
-    assert separation_mas(moved, coordinates.ra, coordinates.dec).max() < 1e-3
-    assert separation_mas(moved, table["ra"], table["dec"]).max() > 5000 * abs(years)
-    assert (moved["epoch"] == then.mjd).all()
-
-
-def test_motion_there_and_back(tmp_path):
-    """At its own epoch a star stays where it is, bit for bit within rounding, with its own errors."""
-    table = moving(100, 2, pm=500.0, parallax=1.0)
-    same = positions_at(table, table["epoch"][0])
-    assert separation_mas(same, table["ra"], table["dec"]).max() < 1e-6
-    np.testing.assert_allclose(same["raErr"], table["raErr"], rtol=1e-14)
-    pd.testing.assert_frame_equal(table, moving(100, 2, pm=500.0, parallax=1.0))
-
-
-@pytest.mark.parametrize("day", [0.0, 91.0, 200.0])
-def test_parallax_is_that_of_the_gcrs(day):
-    """The yearly ellipse: from the Earth a star is where astropy's GCRS has it, but for aberration."""
-    table = moving(40, 4, pm=0.0, parallax=80.0)
-    mjd = 57388.5 + day
-    ra, dec = table["ra"].to_numpy() * u.deg, table["dec"].to_numpy() * u.deg
-    frame = GCRS(obstime=Time(mjd, format="mjd", scale="tai"))
-    near, far = (SkyCoord(ra, dec, distance=d * u.pc).transform_to(frame) for d in (12.5, 1e9))
-    shift = unit_vectors(near.ra, near.dec) - unit_vectors(far.ra, far.dec)
-    moved = positions_at(table, mjd, parallax=True)
-    ours = unit_vectors(moved["ra"], moved["dec"]) - unit_vectors(table["ra"], table["dec"])
-    # aberration, v/c = 1e-4, turns and squeezes the shift of up to 80 mas by as much
-    assert np.degrees(np.linalg.norm(shift - ours, axis=1)).max() / MAS < 80 * 4e-4
-    assert np.degrees(np.linalg.norm(ours, axis=1)).max() / MAS > 60
-
-
-def unit_vectors(ra, dec) -> np.ndarray:
-    return SkyCoord(np.asarray(ra), np.asarray(dec), unit="deg").cartesian.xyz.value.T
-
-
-def test_errors_grow_with_time_as_the_scatter_does():
-    """Positions scattered as their errors say and moved by scattered motions have the quoted errors."""
-    n = 4000
-    rng = np.random.default_rng(11)
-    true = moving(n, 7, pm=30.0, parallax=2.0)
-    true["dec"] = np.clip(true["dec"], -85, 85)
-    noisy = true.copy()
-    noisy["ra"] += true["raErr"] * rng.normal(size=n) / np.cos(np.radians(true["dec"]))
-    noisy["dec"] += true["decErr"] * rng.normal(size=n)
-    for name in ("pmRa", "pmDec", "parallax"):
-        noisy[name] += true[f"{name}Err"] * rng.normal(size=n)
-    mjd = true["epoch"][0] + 10.3 * 365.25
-    a, b = positions_at(true, mjd, parallax=True), positions_at(noisy, mjd, parallax=True)
-    pulls = {
-        "ra": (b["ra"] - a["ra"]) * np.cos(np.radians(a["dec"])) / b["raErr"],
-        "dec": (b["dec"] - a["dec"]) / b["decErr"],
-    }
-    for name, pull in pulls.items():
-        # the variance of n unit normals has standard error sqrt(2/n)
-        assert abs(pull.var() - 1) < 4 * np.sqrt(2 / n), name
-
-
-def test_unmeasured_motion_costs_precision():
-    """Without a motion the place stays and the error grows by the typical one; without an epoch none does."""
-    table = moving(3, 8, pm=100.0, parallax=0.0)
-    table.loc[1, ["pmRa", "pmDec", "pmRaErr", "pmDecErr", "parallax", "parallaxErr"]] = np.nan
-    table.loc[2, "epoch"] = np.nan
-    moved = positions_at(table, table["epoch"][0] + 365.25 * 5, unmeasured_motion=8.0)
-    assert separation_mas(moved[1:], table["ra"][1:], table["dec"][1:]).max() < 1e-6
-    np.testing.assert_allclose(moved["raErr"][:2] / MAS, [np.hypot(1, 1.5), np.hypot(1, 40)], rtol=1e-12)
-    np.testing.assert_allclose(moved["decErr"][2], table["decErr"][2], rtol=1e-14)
-    assert len(positions_at(table[:0], 60000.0, parallax=True)) == 0
-
-
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the checkout")
 
 
@@ -568,7 +425,7 @@ def test_a_real_gaia_catalogue_in_radians():
     moved = positions_at(near, 56744.0)
     years = (56744.0 - 57388.5) / 365.25
     expected = np.hypot(near["pmRa"], near["pmDec"]) * abs(years)
-    shift = separation_mas(moved, near["ra"], near["dec"])
+    shift = angular_separation(moved["ra"], moved["dec"], near["ra"], near["dec"]) / MAS
     np.testing.assert_allclose(shift, expected, rtol=1e-5, atol=1e-5)
 
 

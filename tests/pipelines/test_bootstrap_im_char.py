@@ -15,7 +15,6 @@ from scipy.special import erf
 from skyquilt.instrument.camera import Amplifier, Detector
 from skyquilt.pipelines.bootstrap_im_char import (
     BootstrapImCharConfig,
-    Visit,
     bootstrap_im_char,
     process_detector,
 )
@@ -25,10 +24,11 @@ from skyquilt.pipelines.calibration_products import (
     combine_bias,
     combine_flat,
 )
+from skyquilt.pipelines.image_characterization import Visit
 from skyquilt.primitives.data_units import SOURCE_ID
 from skyquilt.primitives.failure import ProcessingFailure, Reason, serial_map
 from skyquilt.primitives.geometry import Box
-from skyquilt.primitives.schemas import SOURCE
+from skyquilt.primitives.schemas import REFERENCE, SOURCE
 from skyquilt.primitives.wcs import Wcs
 
 CONFIG = BootstrapImCharConfig()
@@ -114,6 +114,14 @@ class SimulatedVisit:
             self.written[detector] = exposure
 
 
+def catalogue(band, **columns):
+    """A reference catalogue of these columns; what is not given is unknown."""
+    n = len(columns["ra"])
+    unknown = dict.fromkeys(REFERENCE.for_bands([band]).names, np.full(n, np.nan))
+    unknown |= {"refId": np.arange(n), "isStar": pd.array([pd.NA] * n, dtype="boolean")}
+    return REFERENCE.conform(unknown | columns)
+
+
 @pytest.fixture(scope="module")
 def reference():
     """The stars with their true fluxes at 0.1 mas, and a motion that brought them there since 2016."""
@@ -121,9 +129,7 @@ def reference():
     for detector in (0, 1):
         x, y, flux = stars_of(detector)
         ra, dec = true_wcs(detector).pixel_to_sky(x, y)
-        tables.append(
-            pd.DataFrame({"ra": ra, "dec": dec, "flux_r": flux * SCALE, "fluxErr_r": 1e-3 * flux * SCALE})
-        )
+        tables.append(catalogue("r", ra=ra, dec=dec, flux_r=flux * SCALE, fluxErr_r=1e-3 * flux * SCALE))
     table = pd.concat(tables, ignore_index=True)
     years = (60000.0 - 57388.5) / 365.25
     return table.assign(
@@ -384,7 +390,7 @@ def test_real_standard_stars_agree(nickel):
     zero_points = []
     for name, stars in LANDOLT.items():
         ra, dec, magnitude = np.array(stars).T
-        reference = pd.DataFrame({"ra": ra, "dec": dec, "flux_V": 10 ** (0.4 * (31.4 - magnitude))})
+        reference = catalogue("V", ra=ra, dec=dec, flux_V=10 ** (0.4 * (31.4 - magnitude)))
         result, exposure = run_nickel(nickel, name, reference)
         assert result.visit_figures["n_matches"] == len(stars), name
         assert result.visit_figures["zero_point_scatter"] < 0.1

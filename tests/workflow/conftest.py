@@ -10,6 +10,7 @@ from survey_runs import skyquilt
 
 from skyquilt.workflow.cli import main
 
+
 def _once(tmp_path_factory, name, make):
     """A directory that the first of all test processes makes and the others use."""
     base = tmp_path_factory.getbasetemp()

@@ -13,7 +13,9 @@ def skyquilt(*words, check=True, **options):
     command = [sys.executable, "-m", "skyquilt.workflow.cli", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if check and done.returncode:
-        raise AssertionError(f"{' '.join(map(str, words))} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise AssertionError(
+            f"{' '.join(map(str, words))} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     return done
 
 

@@ -21,7 +21,9 @@ def library(tmp_path, monkeypatch):
     (package / "algorithms" / "b.py").write_text("X = 3\n")
     (package / "workflow" / "job.py").write_text("Y = 3\n")
     script = tmp_path / "script.py"
-    script.write_text("from skyquilt.algorithms.a import two\nfrom skyquilt.workflow.job import Y\nprint(two())\n")
+    script.write_text(
+        "from skyquilt.algorithms.a import two\nfrom skyquilt.workflow.job import Y\nprint(two())\n"
+    )
     monkeypatch.setattr(code, "PACKAGE", package)
 
     def digest():
@@ -83,5 +85,9 @@ def test_real_scripts_depend_on_what_they_use():
     import skyquilt
 
     scripts = skyquilt.production_root() / "scripts"
-    assert "skyquilt.algorithms.background_estimation" in code.library_modules(scripts / "bootstrap_im_char.py")
-    assert "skyquilt.algorithms.background_estimation" not in code.library_modules(scripts / "combine_bias.py")
+    assert "skyquilt.algorithms.background_estimation" in code.library_modules(
+        scripts / "bootstrap_im_char.py"
+    )
+    assert "skyquilt.algorithms.background_estimation" not in code.library_modules(
+        scripts / "combine_bias.py"
+    )

@@ -25,13 +25,19 @@ def test_status_counts_what_was_planned_and_done(survey, raw_survey):
     assert "0/3" in skyquilt("status", raw_survey).stdout
     (survey / "imchar/bootstrap/chunk_260101001/manifest.json").unlink()
     (survey / "imchar/bootstrap/260101002/manifest.json").unlink()
-    rows = {line.split()[0]: line.split()[1:] for line in skyquilt("status", survey).stdout.splitlines()[2:] if "/" in line}
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in skyquilt("status", survey).stdout.splitlines()[2:]
+        if "/" in line
+    }
     assert rows["bootstrap_im_char"][:2] == ["2/3", "3/4"]
 
 
 def test_get_finds_products_by_rubins_names(survey):
     """Paths of one and of all, with their checksums verified; a look at a table."""
-    assert skyquilt("get", "source", "visit=260101001", "--survey", survey).stdout.strip() == str(survey / SOURCE)
+    assert skyquilt("get", "source", "visit=260101001", "--survey", survey).stdout.strip() == str(
+        survey / SOURCE
+    )
     images = skyquilt("get", "visit_image", "visit=260101001", "--survey", survey).stdout.splitlines()
     assert len(images) == 4
     shown = skyquilt("get", "visit_table", "--show", "--survey", survey).stdout
@@ -66,10 +72,13 @@ def test_why_leads_from_a_source_to_the_raws(survey):
         "from raw: simulated/raw/260101500_2.fits",
     ):
         assert part in text, part
-    assert "preliminary_visit_image visit 260101001 detector 3" in skyquilt(
-        "why", survey / "imchar/bootstrap/260101001/detector_003.fits", "--survey", survey
-    ).stdout
-    assert "neither a product" in skyquilt("why", survey / "survey.yaml", "--survey", survey, check=False).stderr
+    assert (
+        "preliminary_visit_image visit 260101001 detector 3"
+        in skyquilt("why", survey / "imchar/bootstrap/260101001/detector_003.fits", "--survey", survey).stdout
+    )
+    assert (
+        "neither a product" in skyquilt("why", survey / "survey.yaml", "--survey", survey, check=False).stderr
+    )
 
 
 def test_plan_says_what_a_run_would_do(survey, raw_survey):
@@ -87,12 +96,14 @@ def test_prune_removes_what_nothing_needs_and_the_release_stays(survey, processe
     """Manifests and release products stay, the bytes are counted, nothing is re-run, and it can be made again."""
     images = sorted((survey / "imchar").rglob("detector_*.fits"))
     size = sum(path.stat().st_size for path in images)
-    assert f"{len(images)} files, {size} bytes could be removed" in skyquilt("prune", survey, "--dry-run").stdout
+    assert (
+        f"{len(images)} files, {size} bytes could be removed" in skyquilt("prune", survey, "--dry-run").stdout
+    )
     assert all(path.exists() for path in images)
     assert f"{len(images)} files, {size} bytes were removed" in skyquilt("prune", survey).stdout
     assert not any(path.exists() for path in images)
     kept = products(survey)
-    assert {name for name in products(processed)} - set(kept) == {p.relative_to(survey).as_posix() for p in images}
+    assert set(products(processed)) - set(kept) == {p.relative_to(survey).as_posix() for p in images}
     assert skyquilt("plan", survey).stdout.splitlines()[-1].split()[:2] == ["total", "0"]
     assert "all products are whole" in skyquilt("verify", survey).stdout
     gone = skyquilt("get", "visit_image", "visit=260101001", "detector=1", "--survey", survey, check=False)
@@ -109,7 +120,9 @@ def test_prune_keeps_what_a_stage_to_come_reads(survey):
     assert skyquilt("prune", survey).stdout.startswith("0 files, 0 bytes")
 
 
-@pytest.mark.parametrize("name", ["bootstrap_im_char/260101001", "combine_bias/20251231", "visit_tables/release"])
+@pytest.mark.parametrize(
+    "name", ["bootstrap_im_char/260101001", "combine_bias/20251231", "visit_tables/release"]
+)
 def test_any_job_can_be_run_again_alone(survey, processed, name):
     """From the record beside its log, without Snakemake, from any directory: the same bytes."""
     record = survey / "logs" / f"{name}.job.json"
@@ -138,7 +151,11 @@ def test_warm_leaves_nothing_to_compile(raw_survey, tmp_path):
     assert "compiled now" in skyquilt("warm", env=environment).stdout
 
     def compiled():
-        return {p.relative_to(tmp_path): p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*") if p.is_file()}
+        return {
+            p.relative_to(tmp_path): p.stat().st_mtime_ns
+            for p in (tmp_path / "cache").rglob("*")
+            if p.is_file()
+        }
 
     before = compiled()
     assert before
@@ -149,6 +166,18 @@ def test_warm_leaves_nothing_to_compile(raw_survey, tmp_path):
 def test_every_command_explains_itself():
     """--help of the program and of each command."""
     text = skyquilt("--help").stdout
-    for command in ("init", "simulate", "ingest", "run", "status", "get", "why", "verify", "plan", "prune", "warm"):
+    for command in (
+        "init",
+        "simulate",
+        "ingest",
+        "run",
+        "status",
+        "get",
+        "why",
+        "verify",
+        "plan",
+        "prune",
+        "warm",
+    ):
         assert command in text
         assert skyquilt(command, "--help").stdout.startswith("usage: skyquilt")

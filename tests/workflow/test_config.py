@@ -6,7 +6,14 @@ from typing import Literal
 import pytest
 
 from skyquilt.workflow import config
-from skyquilt.workflow.config import ConfigurationError, build, check_sections, default_yaml, field_docs, from_mapping
+from skyquilt.workflow.config import (
+    ConfigurationError,
+    build,
+    check_sections,
+    default_yaml,
+    field_docs,
+    from_mapping,
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ def test_a_wrong_option_says_where_what_and_how_to_mend(outer, values, message):
 
 def test_unknown_sections_are_refused():
     """A misspelt section would otherwise be ignored silently."""
-    with pytest.raises(ConfigurationError, match="bootstrap_imchar: no such section; did you mean bootstrap_im_char"):
+    with pytest.raises(
+        ConfigurationError, match="bootstrap_imchar: no such section; did you mean bootstrap_im_char"
+    ):
         check_sections({"bootstrap_imchar": {}}, "survey.yaml")
 
 

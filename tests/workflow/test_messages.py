@@ -51,7 +51,11 @@ def test_no_survey_directory(tmp_path):
             "skyquilt: survey.yaml: bootstrap_im_char.detection.threshold: expected float, got 'high'",
         ),
         ("camera: tiny", "camera: tinny", "tinny"),
-        ("num_rings", "nrings", "skyquilt: survey.yaml: sky_map.nrings: no such option of kind rings; did you mean num_rings?"),
+        (
+            "num_rings",
+            "nrings",
+            "skyquilt: survey.yaml: sky_map.nrings: no such option of kind rings; did you mean num_rings?",
+        ),
         ("ra: ra\n", "raa: ra\n", "did you mean ra"),
         ("name: tiny", "name: [", "skyquilt: "),
     ],
@@ -135,7 +139,9 @@ def test_bad_frames_are_rows_with_reasons_and_the_rest_is_done(raw_survey):
     (raws / "260101001_2.fits").unlink()
     done = skyquilt("run", raw_survey)
     table = pd.read_parquet(raw_survey / "release/visits/visit_detector_table.parquet")
-    status = {(row.visit, row.detector): row.reasonCode for row in table.itertuples() if row.status == "failed"}
+    status = {
+        (row.visit, row.detector): row.reasonCode for row in table.itertuples() if row.status == "failed"
+    }
     assert status[260101001, 0] == "unreadable_file"
     assert status[260101001, 1] == "no_good_pixels"
     assert status[260101001, 2] == "missing_file"
@@ -196,7 +202,9 @@ def test_wrong_exclusions(raw_survey, line, message):
 def test_unknown_tract_profile_product_and_source(raw_survey, tmp_path):
     """The command line answers wrong words with what there is."""
     skyquilt("ingest", raw_survey)
-    assert "tract 7: no visit of this survey touches it; there are" in refused(raw_survey, "run", raw_survey, "--tract", 7)
+    assert "tract 7: no visit of this survey touches it; there are" in refused(
+        raw_survey, "run", raw_survey, "--tract", 7
+    )
     assert "profile slrm" in refused(raw_survey, "run", raw_survey, "--profile", "slrm")
     get = skyquilt("get", "sources", "--survey", raw_survey, check=False)
     assert get.returncode == 2
@@ -205,4 +213,7 @@ def test_unknown_tract_profile_product_and_source(raw_survey, tmp_path):
     assert "source 4711 belongs to visit 0, which has no source table" in why.stderr
     init = skyquilt("init", raw_survey, "--template", "demo", check=False)
     assert "is there already; choose another directory" in init.stderr
-    assert "no such template; did you mean demo?" in skyquilt("init", tmp_path / "x", "--template", "demoo", check=False).stderr
+    assert (
+        "no such template; did you mean demo?"
+        in skyquilt("init", tmp_path / "x", "--template", "demoo", check=False).stderr
+    )

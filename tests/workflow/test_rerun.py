@@ -66,15 +66,27 @@ def test_nothing_is_stale_after_a_run_and_after_edits_without_meaning(survey, li
     background.write_text("# a comment\n" + background.read_text().replace('"""', '"""Edited. ', 1))
     script = library / "scripts/bootstrap_im_char.py"
     script.write_text(script.read_text() + "\n# the end\n")
-    edit(survey / "survey.yaml", "survey:\n", "# a comment\ningest:\n  overlap_margin_arcsec: 60.0\nsurvey:\n")
+    edit(
+        survey / "survey.yaml", "survey:\n", "# a comment\ningest:\n  overlap_margin_arcsec: 60.0\nsurvey:\n"
+    )
     assert planned(survey, library) == {}
 
 
 @pytest.mark.parametrize(
     ("where", "old", "new", "jobs"),
     [
-        ("lib/skyquilt/algorithms/background_estimation.py", "import numpy as np\n", "import numpy as np\nNEW = 1\n", IMAGES),
-        ("scripts/visit_tables.py", "def main(", "NEW = 1\n\n\ndef main(", {"visit_tables": 1, "quality_site": 1}),
+        (
+            "lib/skyquilt/algorithms/background_estimation.py",
+            "import numpy as np\n",
+            "import numpy as np\nNEW = 1\n",
+            IMAGES,
+        ),
+        (
+            "scripts/visit_tables.py",
+            "def main(",
+            "NEW = 1\n\n\ndef main(",
+            {"visit_tables": 1, "quality_site": 1},
+        ),
         ("lib/skyquilt/pipelines/calibration_files.py", "@dataclass", "NEW = 1\n\n\n@dataclass", EVERYTHING),
         ("lib/skyquilt/workflow/cli.py", "SIMULATED =", "NEW = 1\nSIMULATED =", {}),
     ],
@@ -105,7 +117,13 @@ def test_excluding_a_detector_re_runs_its_visit_only(survey, library):
     """The chunk of the visit, and what follows it; within the chunk the other visit is kept."""
     (survey / "exclusions.csv").write_text("visit,detector,amplifier,reason\n260101001,2,,moonlit ghost\n")
     edit(survey / "survey.yaml", "survey:\n", "survey:\n  exclusions: exclusions.csv\n")
-    chunk_of_the_visit = {"bootstrap_im_char": 1, "visit_tables": 1, "visit_quality": 1, "scorecard": 1, "quality_site": 1}
+    chunk_of_the_visit = {
+        "bootstrap_im_char": 1,
+        "visit_tables": 1,
+        "visit_quality": 1,
+        "scorecard": 1,
+        "quality_site": 1,
+    }
     assert planned(survey, library) == chunk_of_the_visit
 
 
@@ -122,7 +140,9 @@ def test_plain_snakemake_stops_when_stages_or_registry_are_stale(survey, raw_sur
     code, text = plain(raw_survey)
     assert code != 0
     assert f"type: skyquilt ingest {raw_survey}" in text
-    (survey / "survey.yaml").write_text((survey / "survey.yaml").read_text() + "\nexecution: {chunk_megapixels: 1.0}\n")
+    (survey / "survey.yaml").write_text(
+        (survey / "survey.yaml").read_text() + "\nexecution: {chunk_megapixels: 1.0}\n"
+    )
     code, text = plain(survey)
     assert code != 0
     assert "survey.yaml changed" in text

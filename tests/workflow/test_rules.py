@@ -60,14 +60,22 @@ def test_common_imports_nothing_heavy():
         "import sys\nimport skyquilt.io.products, skyquilt.workflow.registry\n"
         "print(sorted({'numpy', 'pandas', 'astropy', 'numba', 'pyarrow', 'scipy'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
 
 
 def test_lint(tmp_path):
     """`snakemake --lint` finds nothing but what is accepted above."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--lint"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "SKYQUILT_FRESH": "1"}
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SKYQUILT_FRESH": "1"},
     )
     findings = re.findall(r"^\s+\* .*$", done.stderr + done.stdout, re.MULTILINE)
     assert "Lints for rule combine_bias" in done.stderr + done.stdout

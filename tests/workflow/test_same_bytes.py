@@ -93,7 +93,9 @@ def test_kill_at_random_moments_and_run_again(raw_survey, processed):
 
 def _run_and_kill(root, seconds, whole_group):
     command = [sys.executable, "-m", "skyquilt.workflow.cli", "run", str(root), "--cores", "2"]
-    head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    head = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         head.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -118,7 +120,9 @@ def _kill_all(session):
 def test_jobs_that_outlive_their_head_are_waited_for(raw_survey, processed):
     """A job of a killed run goes on; the job of the next run on the same chunk waits, and keeps what it made."""
     command = [sys.executable, "-m", "skyquilt.workflow.cli", "run", str(raw_survey), "--cores", "2"]
-    head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    head = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     log = raw_survey / "logs" / "bootstrap_im_char"
     deadline = time.time() + 120
     while not (log.is_dir() and list(log.glob("*.job.json"))):

@@ -8,7 +8,10 @@ from survey_runs import assert_same_products, products, skyquilt
 
 
 def slurm_answers():
-    return shutil.which("sbatch") and subprocess.run(["sinfo", "-h"], capture_output=True, check=False).returncode == 0
+    return (
+        shutil.which("sbatch")
+        and subprocess.run(["sinfo", "-h"], capture_output=True, check=False).returncode == 0
+    )
 
 
 @pytest.mark.slurm

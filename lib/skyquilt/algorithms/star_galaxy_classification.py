@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
+from skyquilt.primitives.psf import FWHM_OF_SIGMA
+
 
 @dataclass(frozen=True)
 class StarGalaxyConfig:
@@ -24,6 +26,22 @@ class StarGalaxyConfig:
     def __post_init__(self) -> None:
         if self.flux_excess <= 0 or self.size_excess <= 0 or self.size_error <= 0:
             raise ValueError(f"star/galaxy limits must be positive, got {self}")
+
+
+def core_and_whole(radii: tuple[float, ...], trace: float) -> tuple[int, int]:
+    """Which two of some apertures tell stars from larger sources: one in a star's core, one around it.
+
+    Parameters
+    ----------
+    radii : tuple of float
+        [pixel], ascending, two or more.
+    trace : float
+        Of the PSF's moments [pixel^2]; a FWHM of 4 pixels is assumed where it is NaN.
+    """
+    fwhm = FWHM_OF_SIGMA * np.sqrt(max(trace, 0.0) / 2.0) if np.isfinite(trace) else 4.0
+    core = min(int(np.argmin(np.abs(np.array(radii) - 0.8 * fwhm))), len(radii) - 2)
+    whole = int(np.argmin(np.abs(np.array(radii) - 2.0 * fwhm)))
+    return core, max(whole, core + 1)
 
 
 def extendedness(

@@ -110,7 +110,9 @@ def read_manifest(path: str | Path) -> Manifest:
         known = False
     if not known:
         quarantine(path)
-        raise CorruptProduct(f"{path}: not a manifest of format {FORMAT}; it will be made again by the next run")
+        raise CorruptProduct(
+            f"{path}: not a manifest of format {FORMAT}; it will be made again by the next run"
+        )
     return Manifest(path, content)
 
 

@@ -41,11 +41,17 @@ class Product:
 
 
 PRODUCTS: dict[str, Product] = {
-    "bias_manifest": Product("calibration/bias/{calibration}/manifest.json", "4.1.2.1", "What made a combined bias."),
-    "bias": Product(
-        "calibration/bias/{calibration}/detector_{detector:03d}.fits", "4.1.2.1", "Combined bias of a detector [ADU]."
+    "bias_manifest": Product(
+        "calibration/bias/{calibration}/manifest.json", "4.1.2.1", "What made a combined bias."
     ),
-    "flat_manifest": Product("calibration/flat/{calibration}/manifest.json", "4.1.2.1", "What made a combined flat."),
+    "bias": Product(
+        "calibration/bias/{calibration}/detector_{detector:03d}.fits",
+        "4.1.2.1",
+        "Combined bias of a detector [ADU].",
+    ),
+    "flat_manifest": Product(
+        "calibration/flat/{calibration}/manifest.json", "4.1.2.1", "What made a combined flat."
+    ),
     "flat": Product(
         "calibration/flat/{calibration}/detector_{detector:03d}.fits",
         "4.1.2.1",
@@ -54,7 +60,9 @@ PRODUCTS: dict[str, Product] = {
     "bootstrap_chunk_manifest": Product(
         "imchar/bootstrap/chunk_{chunk}/manifest.json", "5.1.1", "Visits that one job characterized."
     ),
-    "bootstrap_manifest": Product("imchar/bootstrap/{visit}/manifest.json", "5.1.1", "What became of a visit."),
+    "bootstrap_manifest": Product(
+        "imchar/bootstrap/{visit}/manifest.json", "5.1.1", "What became of a visit."
+    ),
     "preliminary_visit_image": Product(
         "imchar/bootstrap/{visit}/detector_{detector:03d}.fits",
         "5.1.1.4",
@@ -62,39 +70,55 @@ PRODUCTS: dict[str, Product] = {
         readers=("visit_quality",),
         release=False,
     ),
-    "preliminary_psf": Product("imchar/bootstrap/{visit}/psf.fits", "5.1.1.16", "PSF model of each detector."),
+    "preliminary_psf": Product(
+        "imchar/bootstrap/{visit}/psf.fits", "5.1.1.16", "PSF model of each detector."
+    ),
     "preliminary_wcs": Product("imchar/bootstrap/{visit}/wcs.fits", "5.1.1.15", "WCS of each detector."),
     "preliminary_photo_calib": Product(
         "imchar/bootstrap/{visit}/photo_calib.fits", "5.1.1", "nJy per electron of each detector."
     ),
     "preliminary_visit_image_background": Product(
-        "imchar/bootstrap/{visit}/background.fits", "5.1.1.9", "Background that was subtracted, each detector."
+        "imchar/bootstrap/{visit}/background.fits",
+        "5.1.1.9",
+        "Background that was subtracted, each detector.",
     ),
     "preliminary_source": Product(
         "imchar/bootstrap/{visit}/source.parquet", "5.1.1.3", "Sources of a visit after BootstrapImChar."
     ),
     "visit_quality_chunk_manifest": Product(
-        "quality/visits/chunk_{chunk}/manifest.json", "6.2.1", "Visits whose pictures and figures one job made."
+        "quality/visits/chunk_{chunk}/manifest.json",
+        "6.2.1",
+        "Visits whose pictures and figures one job made.",
     ),
-    "visit_quality_manifest": Product("quality/visits/{visit}/manifest.json", "6.2.1", "Pictures of a visit."),
+    "visit_quality_manifest": Product(
+        "quality/visits/{visit}/manifest.json", "6.2.1", "Pictures of a visit."
+    ),
     "visit_picture": Product(
         "quality/visits/{visit}/detector_{detector:03d}.png",
         "6.2.1",
         "A detector with mask and sources; image and mask alone lie beside it.",
     ),
     "visit_quality_table": Product(
-        "quality/visits/{visit}/figures.json", "6.2.1", "What the pages show of a visit: sources, reasons, figures."
+        "quality/visits/{visit}/figures.json",
+        "6.2.1",
+        "What the pages show of a visit: sources, reasons, figures.",
     ),
     "visit_tables_manifest": Product("release/visits/manifest.json", "5.6", "What made the visit tables."),
     "visit_table": Product("release/visits/visit_table.parquet", "5.6", "One row per visit."),
     "visit_detector_table": Product(
-        "release/visits/visit_detector_table.parquet", "5.6", "One row per visit and detector, with its status."
+        "release/visits/visit_detector_table.parquet",
+        "5.6",
+        "One row per visit and detector, with its status.",
     ),
     "why_missing": Product(
-        "release/visits/why_missing.hsp", "5.6.2", "Sky map of reasons (bits) why a visit's detector has no result."
+        "release/visits/why_missing.hsp",
+        "5.6.2",
+        "Sky map of reasons (bits) why a visit's detector has no result.",
     ),
     "scorecard_manifest": Product("quality/scorecard/manifest.json", "6.1", "What made the scorecard."),
-    "scorecard": Product("quality/scorecard/scorecard.json", "6.1", "Figures against truth and requirements."),
+    "scorecard": Product(
+        "quality/scorecard/scorecard.json", "6.1", "Figures against truth and requirements."
+    ),
     "quality_site_manifest": Product("quality/site/manifest.json", "6.2.1", "What made the quality pages."),
 }
 
@@ -137,7 +161,9 @@ def identify(relative: str) -> tuple[str, dict[str, int | str]] | None:
     """Product and unit of a path within the survey, or None when it is no product."""
     for name in PRODUCTS:
         if match := _pattern(name).fullmatch(relative):
-            return name, {key: int(value) if value.isdigit() else value for key, value in match.groupdict().items()}
+            return name, {
+                key: int(value) if value.isdigit() else value for key, value in match.groupdict().items()
+            }
     return None
 
 

@@ -49,7 +49,9 @@ class VisitTablesConfig:
             if value < 1 or value & (value - 1):
                 raise ValueError(f"{name} must be a power of two, got {value}")
         if self.map_nside_coverage > self.map_nside:
-            raise ValueError(f"map_nside_coverage {self.map_nside_coverage} is finer than map_nside {self.map_nside}")
+            raise ValueError(
+                f"map_nside_coverage {self.map_nside_coverage} is finer than map_nside {self.map_nside}"
+            )
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class VisitFiles:
         for name in self.excluded_amplifiers.get(detector, ()):
             if name not in raw.amplifiers:
                 raise ProcessingFailure(
-                    Reason.EXCLUDED, f"the exclusion table names amplifier {name}, which detector {detector} has not"
+                    Reason.EXCLUDED,
+                    f"the exclusion table names amplifier {name}, which detector {detector} has not",
                 )
             raw.amplifiers[name][:] = np.nan
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="skyquilt", description="Survey processing: raw frames to a release.")
+    parser = argparse.ArgumentParser(
+        prog="skyquilt", description="Survey processing: raw frames to a release."
+    )
     parser.add_argument("--version", action="version", version=f"skyquilt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_making(commands)
@@ -46,11 +49,17 @@ def _add_making(commands: argparse._SubParsersAction) -> None:
     init.add_argument("--template", default="blank", help="blank, or a shipped survey: demo, tiny")
     init.add_argument("--camera", default="", help="name of a shipped camera, or path of its YAML")
     init.add_argument("--raw", nargs="*", default=[], help="directories or patterns of raw frames")
-    _command(commands, "simulate", _simulate, "make the raw frames and truth of a simulated survey", cores=True)
+    _command(
+        commands, "simulate", _simulate, "make the raw frames and truth of a simulated survey", cores=True
+    )
     _command(commands, "ingest", _ingest, "read raw headers into the registry", cores=True)
-    run = _command(commands, "run", _run, "ingest, then make everything that is missing or stale", cores=True, graph=True)
-    run.add_argument("--verify", action="store_true", help="compare every checksum first, not only sizes and times")
-    run.add_argument("snakemake", nargs=argparse.REMAINDER, help="options for snakemake, after --")
+    run = _command(
+        commands, "run", _run, "ingest, then make everything that is missing or stale", cores=True, graph=True
+    )
+    run.add_argument(
+        "--verify", action="store_true", help="compare every checksum first, not only sizes and times"
+    )
+    run.add_argument("--snakemake", default="", help="further options for snakemake, as one word in quotes")
     prune = _command(commands, "prune", _prune, "remove files that nothing to come needs")
     prune.add_argument("--dry-run", action="store_true", help="only say what would go")
     _command(commands, "warm", _warm, "compile all kernels into the cache", survey=False)
@@ -87,13 +96,19 @@ def _command(
     parser = commands.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
     parser.set_defaults(function=function)
     if survey:
-        parser.add_argument("survey", type=Path, nargs="?", default=Path(), help="survey directory (default: this one)")
+        parser.add_argument(
+            "survey", type=Path, nargs="?", default=Path(), help="survey directory (default: this one)"
+        )
     if cores:
-        parser.add_argument("--cores", type=int, default=_cores(), help="processes (default: all of this machine)")
+        parser.add_argument(
+            "--cores", type=int, default=_cores(), help="processes (default: all of this machine)"
+        )
     if graph:
         parser.add_argument("--profile", default="default", help="default (this machine), slurm, or your own")
     if graph or tract:
-        parser.add_argument("--tract", type=int, action="append", default=[], help="only this tract; may be repeated")
+        parser.add_argument(
+            "--tract", type=int, action="append", default=[], help="only this tract; may be repeated"
+        )
     return parser
 
 
@@ -134,14 +149,13 @@ def _ingest(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from skyquilt.workflow.run import run
 
-    extra = [word for word in options.snakemake if word != "--"]
     code = run(
         options.survey.resolve(),
         cores=options.cores,
         profile=options.profile,
         tracts=options.tract,
         full_verify=options.verify,
-        extra=extra,
+        extra=shlex.split(options.snakemake),
         say=lambda text: print(text, flush=True),
     )
     print(_progress(options.survey, options.tract))
@@ -213,7 +227,9 @@ def _prune(options: argparse.Namespace) -> int:
     with run_lock(root):
         members = prunable(root)
         size = sum(size for _, _, size in members) if options.dry_run else prune(root, members)
-    print(f"{len(members)} files, {size} bytes {'could be' if options.dry_run else 'were'} removed; manifests stay")
+    print(
+        f"{len(members)} files, {size} bytes {'could be' if options.dry_run else 'were'} removed; manifests stay"
+    )
     return 0
 
 
@@ -252,7 +268,9 @@ def _user_errors() -> tuple[type[Exception], ...]:
         "skyquilt.io.manifests": ("CorruptProduct",),
     }.items():
         if module in sys.modules:
-            errors += [getattr(sys.modules[module], name) for name in names if hasattr(sys.modules[module], name)]
+            errors += [
+                getattr(sys.modules[module], name) for name in names if hasattr(sys.modules[module], name)
+            ]
     return tuple(errors)
 
 

@@ -65,7 +65,9 @@ def imported_modules(path: Path) -> frozenset[str]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     library = {name for name in names if name.split(".")[0] == "skyquilt"}
-    parents = {".".join(name.split(".")[:depth]) for name in library for depth in range(1, name.count(".") + 2)}
+    parents = {
+        ".".join(name.split(".")[:depth]) for name in library for depth in range(1, name.count(".") + 2)
+    }
     return frozenset(name for name in parents if name != "skyquilt" and module_path(name))
 
 
@@ -99,4 +101,8 @@ def library_files() -> list[Path]:
 
 
 def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

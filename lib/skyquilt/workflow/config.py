@@ -8,6 +8,7 @@ survey's ``survey.yaml``. Each option is documented under its field; `default_ya
 from __future__ import annotations
 
 import ast
+import collections.abc
 import dataclasses
 import difflib
 import importlib
@@ -159,7 +160,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected sections such as 'survey:', found a {type(content).__name__}")
+        raise ConfigurationError(
+            f"{path}: expected sections such as 'survey:', found a {type(content).__name__}"
+        )
     return content
 
 
@@ -208,7 +211,9 @@ def from_mapping(cls: type, values: Mapping[str, Any], prefix: str, sources: Map
     try:
         return cls(**arguments)
     except ValueError as error:
-        where = next((sources[f"{prefix}.{key}"] for key in values if f"{prefix}.{key}" in sources), "configuration")
+        where = next(
+            (sources[f"{prefix}.{key}"] for key in values if f"{prefix}.{key}" in sources), "configuration"
+        )
         raise ConfigurationError(f"{where}: {prefix}: {error}") from error
 
 
@@ -276,7 +281,9 @@ def _comment(text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
-def _merge(into: dict[str, Any], part: Mapping[str, Any], where: str, sources: dict[str, str], prefix: str) -> None:
+def _merge(
+    into: dict[str, Any], part: Mapping[str, Any], where: str, sources: dict[str, str], prefix: str
+) -> None:
     for key, value in part.items():
         name = f"{prefix}.{key}"
         sources[name] = where
@@ -298,7 +305,9 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
         return _convert(value, rest[0], name, where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise ConfigurationError(f"{where}: {name}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
+            raise ConfigurationError(
+                f"{where}: {name}: expected one of {', '.join(map(str, arguments))}, got {value!r}"
+            )
         return value
     if origin is tuple:
         items = [value] if isinstance(value, str) else value
@@ -306,8 +315,14 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
             raise ConfigurationError(f"{where}: {name}: expected a list, got {value!r}")
         inner = arguments[0] if arguments[-1] is Ellipsis else None
         return tuple(_convert(v, inner or arguments[i], f"{name}[{i}]", where) for i, v in enumerate(items))
-    if origin is dict or hint in (dict, Any):
-        return value
+    if origin in (dict, collections.abc.Mapping) or hint in (dict, Any):
+        if hint is not Any and not isinstance(value, Mapping):
+            raise ConfigurationError(f"{where}: {name}: expected a mapping, got {value!r}")
+        return (
+            value
+            if len(arguments) < 2
+            else {k: _convert(v, arguments[1], f"{name}.{k}", where) for k, v in value.items()}
+        )
     return _scalar(value, hint, name, where)
 
 

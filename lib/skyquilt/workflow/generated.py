@@ -129,7 +129,13 @@ def products_page() -> str:
         lines.append(f"| {name} | {product.section} | `{product.template}` | {kept} | {product.doc} |")
     lines += ["", "## Names of Data Preview 2", "", "| Rubin's name | ours, of the last step |", "|---|---|"]
     lines += [f"| {published} | {name} |" for published, name in PUBLISHED.items()]
-    lines += ["", "## Stages", "", "| LDM-151 | section | rule, script and section of the configuration |", "|---|---|---|"]
+    lines += [
+        "",
+        "## Stages",
+        "",
+        "| LDM-151 | section | rule, script and section of the configuration |",
+        "|---|---|---|",
+    ]
     lines += [f"| {stage.title} | {stage.section} | {stage.name} |" for stage in STAGES.values()]
     return "\n".join(lines) + "\n"
 

@@ -61,7 +61,9 @@ def _unit(product: str, words: Sequence[str]) -> dict[str, str]:
     unit = dict(word.partition("=")[::2] for word in words)
     for field, value in unit.items():
         if field not in fields or not value:
-            raise NoSuchProduct(f"{product} is found by {', '.join(f + '=...' for f in fields)}; got {field}={value}")
+            raise NoSuchProduct(
+                f"{product} is found by {', '.join(f + '=...' for f in fields)}; got {field}={value}"
+            )
     return unit
 
 

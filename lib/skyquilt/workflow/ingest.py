@@ -93,7 +93,11 @@ def find_raws(root: Path, patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         base = root / pattern
         if base.is_dir():
-            hits = [path for path in base.rglob("*") if path.is_file() and path.name.lower().endswith(FITS_SUFFIXES)]
+            hits = [
+                path
+                for path in base.rglob("*")
+                if path.is_file() and path.name.lower().endswith(FITS_SUFFIXES)
+            ]
             if not hits:
                 raise ConfigurationError(f"survey.raw: {pattern}: no FITS files in this directory ({base})")
         else:
@@ -131,7 +135,12 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
     visits = choose_calibrations(visits, groups, inputs.config)
     visits = assign_chunks(visits, detectors, inputs)
     write_registry(inputs, raws, visits, detectors, overlaps, groups, exclusions)
-    fresh = {"fingerprint": inputs.fingerprint, "camera": inputs.camera_digest, "raws": listing_digest(paths)}
+    fresh = {
+        "fingerprint": inputs.fingerprint,
+        "camera": inputs.camera_digest,
+        "geometry": _geometry(inputs),
+        "raws": listing_digest(paths),
+    }
     write_if_changed(inputs.root / FRESHNESS, fresh)
     kinds = raws["frame_type"].where(raws["reason"] == "", "unusable")
     return {str(kind): int(n) for kind, n in kinds.value_counts().sort_index().items()}
@@ -139,34 +148,30 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
 
 def read_raws(inputs: IngestInputs, paths: Sequence[Path], map_: Callable) -> pd.DataFrame:
     """One row per file, snap and detector; headers of unchanged files are not read again."""
+    listed = pd.DataFrame([(survey_path(path, inputs.root), *_size_and_time(path)) for path in paths])
+    listed.columns = ["path", "size", "mtime_ns"]
     known = _previous(inputs, "raws.parquet")
-    old = {key: rows for key, rows in known.groupby("path")} if len(known) else {}
-    same_camera = _previous_camera(inputs) == inputs.camera_digest
-    rows: list[pd.DataFrame] = []
-    fresh: list[Path] = []
-    for path in paths:
-        name = survey_path(path, inputs.root)
-        stat = path.stat()
-        before = old.pop(name, None)
-        if before is not None and same_camera and tuple(before[["size", "mtime_ns"]].iloc[0]) == (
-            stat.st_size,
-            stat.st_mtime_ns,
-        ):
-            rows.append(before)
-        else:
-            fresh.append(path)
-    outcomes = map_(partial(_read_headers, camera=inputs.camera, root=inputs.root), fresh)
-    read = [row for outcome in outcomes for row in outcome.value]
-    if read:
-        rows.append(pd.DataFrame(read))
-    for name, before in old.items():
+    if not len(known):
+        kept, gone = known, known
+        fresh = np.ones(len(listed), dtype=bool)
+    else:
+        gone = known[~known["path"].isin(listed["path"])]
+        same = known.merge(listed, on=["path", "size", "mtime_ns"])
+        kept = same if _recorded(inputs, "camera") == inputs.camera_digest else same.iloc[:0]
+        fresh = ~listed["path"].isin(kept["path"]).to_numpy()
+    for name in gone["path"] if len(gone) else ():
         # listed once, gone now: expected trouble, the row stays and the job says missing_file
         log.warning("%s: listed by an earlier ingest, not found now", name)
-        rows.append(before)
-    if not rows:
-        raise ConfigurationError("no raw frames at all: survey.raw matches no files")
-    table = pd.concat(rows, ignore_index=True)
+    new = [path for path, is_new in zip(paths, fresh) if is_new]
+    outcomes = map_(partial(_read_headers, camera=inputs.camera, root=inputs.root), new)
+    read = pd.DataFrame([row for outcome in outcomes for row in outcome.value])
+    table = pd.concat([part for part in (kept, gone, read) if len(part)], ignore_index=True)
     return table.sort_values(["path", "snap", "detector"], kind="stable", ignore_index=True)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _read_headers(path: Path, camera: Camera, root: Path) -> list[dict[str, Any]]:
@@ -265,7 +270,9 @@ def mark_duplicates(raws: pd.DataFrame) -> pd.DataFrame:
     raws = raws.copy()
     usable = raws["reason"].isin(["", Reason.DUPLICATE.value]) & (raws["visit"] >= 0)
     raws.loc[usable, ["reason", "detail"]] = ""
-    again = usable & raws[usable].duplicated(["visit", "snap", "detector"]).reindex(raws.index, fill_value=False)
+    again = usable & raws[usable].duplicated(["visit", "snap", "detector"]).reindex(
+        raws.index, fill_value=False
+    )
     raws.loc[again, "reason"] = Reason.DUPLICATE.value
     raws.loc[again, "detail"] = "the same visit, snap and detector as an earlier file"
     return raws
@@ -314,10 +321,16 @@ def calibration_groups(
         for (name, night), rows in frames.groupby(keys, sort=True):
             exposures = rows.groupby("detector").size()
             if exposures.max() < least[kind]:
-                log.warning("%s of night %s: %d frames, %d needed", kind, _date(night), exposures.max(), least[kind])
+                log.warning(
+                    "%s of night %s: %d frames, %d needed", kind, _date(night), exposures.max(), least[kind]
+                )
                 continue
             identity = "-".join([*([_safe(name)] if name else []), _date(night)])
-            groups[kind][identity] = {"night": float(night), "physical_filter": name, "frames": list(rows.index)}
+            groups[kind][identity] = {
+                "night": float(night),
+                "physical_filter": name,
+                "frames": list(rows.index),
+            }
     return groups
 
 
@@ -330,7 +343,10 @@ def visit_detectors(raws: pd.DataFrame, camera: Camera, exclusions: Sequence[Exc
         for detector in known if raw.detector < 0 else [raw.detector]:
             reason, detail = "", ""
             if detector not in known:
-                reason, detail = Reason.UNKNOWN_DETECTOR.value, f"detector {detector} is not in camera {camera.name}"
+                reason, detail = (
+                    Reason.UNKNOWN_DETECTOR.value,
+                    f"detector {detector} is not in camera {camera.name}",
+                )
             for exclusion in exclusions:
                 if exclusion.amplifier is None and _applies(exclusion, raw.visit, detector):
                     reason, detail = Reason.EXCLUDED.value, exclusion.reason
@@ -348,7 +364,18 @@ def visit_detectors(raws: pd.DataFrame, camera: Camera, exclusions: Sequence[Exc
                     "detail": detail,
                 }
             )
-    columns = ["visit", "snap", "detector", "path", "size", "mtime_ns", "megapixels", "purpose", "reason", "detail"]
+    columns = [
+        "visit",
+        "snap",
+        "detector",
+        "path",
+        "size",
+        "mtime_ns",
+        "megapixels",
+        "purpose",
+        "reason",
+        "detail",
+    ]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["visit", "detector", "snap"], kind="stable", ignore_index=True)
 
@@ -382,64 +409,90 @@ def visit_rows(
 
 
 def find_overlaps(visits: pd.DataFrame, detectors: pd.DataFrame, inputs: IngestInputs) -> pd.DataFrame:
-    """Superset of (visit, detector, tract, patch) from nominal outlines grown by the margin."""
-    camera, margin = inputs.camera, inputs.config.overlap_margin_arcsec / 3600.0
-    shapes = {detector.id: detector for detector in camera.detectors}
+    """Superset of (visit, detector, tract, patch) from nominal outlines grown by the margin.
+
+    Visits whose pointing and detectors are as the previous ingest found them are not looked at again.
+    """
+    shapes = {detector.id: detector for detector in inputs.camera.detectors}
     used = detectors[detectors["detector"].isin(shapes)].drop_duplicates(["visit", "detector"])
     pointing = visits[visits["ra"].notna()].set_index("visit")
+    kept = _kept_overlaps(visits, inputs)
     rows = []
-    for row in used[used["visit"].isin(pointing.index)].itertuples():
+    done = set(kept["visit"])
+    for row in used[used["visit"].isin(set(pointing.index) - done)].itertuples():
         where = pointing.loc[row.visit]
         rotation = where["rotation"] if math.isfinite(where["rotation"]) else 0.0
-        wcs = camera.nominal_wcs(row.detector, where["ra"], where["dec"], rotation)
+        wcs = inputs.camera.nominal_wcs(row.detector, where["ra"], where["dec"], rotation)
         shape = shapes[row.detector]
-        outline = wcs.polygon(Box(0, 0, shape.nx, shape.ny)).grown(margin)
+        outline = wcs.polygon(Box(0, 0, shape.nx, shape.ny)).grown(
+            inputs.config.overlap_margin_arcsec / 3600.0
+        )
         for tract in inputs.sky_map.tracts_overlapping(outline):
             for patch in tract.patches_overlapping(outline):
                 rows.append((row.visit, row.detector, tract.id, patch.id))
-    table = pd.DataFrame(rows, columns=["visit", "detector", "tract", "patch"], dtype=np.int64)
-    if inputs.survey.tracts:
-        table["selected"] = table["tract"].isin(inputs.survey.tracts)
-    else:
-        table["selected"] = True
+    columns = ["visit", "detector", "tract", "patch"]
+    table = pd.concat([kept[columns], pd.DataFrame(rows, columns=columns, dtype=np.int64)], ignore_index=True)
+    table = table.sort_values(columns, ignore_index=True)
+    tracts = inputs.survey.tracts
+    table["selected"] = table["tract"].isin(tracts) if tracts else True
     return table
+
+
+def _kept_overlaps(visits: pd.DataFrame, inputs: IngestInputs) -> pd.DataFrame:
+    before, overlaps = _previous(inputs, "visits.parquet"), _previous(inputs, "overlaps.parquet")
+    if not len(before) or not len(overlaps) or _recorded(inputs, "geometry") != _geometry(inputs):
+        return pd.DataFrame({name: np.empty(0, np.int64) for name in ("visit", "detector", "tract", "patch")})
+    same = before.merge(visits, on=["visit", "ra", "dec", "rotation", "n_detector"])["visit"]
+    return overlaps[overlaps["visit"].isin(same)]
 
 
 def choose_home_tracts(visits: pd.DataFrame, overlaps: pd.DataFrame, inputs: IngestInputs) -> pd.DataFrame:
     """The tract whose inner region holds the boresight, else the one of largest nominal overlap, lowest id."""
     visits = visits.copy()
-    visits["home_tract"] = np.int64(-1)
-    area = overlaps.groupby(["visit", "tract"]).size()
+    area = {visit: rows["tract"].value_counts() for visit, rows in overlaps.groupby("visit")}
     selected = set(overlaps.loc[overlaps["selected"], "visit"])
-    for index, visit in visits.iterrows():
-        if visit["visit"] in area.index.get_level_values(0):
-            counts = area.loc[visit["visit"]]
-            inner = int(inputs.sky_map.find_tract(visit["ra"], visit["dec"]))
-            largest = int(counts[counts == counts.max()].index.min())
-            visits.loc[index, "home_tract"] = inner if inner in counts.index else largest
-        if visits.loc[index, "reason"] == "" and visit["visit"] not in selected:
-            which = "the selected tracts" if inputs.survey.tracts else "any tract"
-            visits.loc[index, ["reason", "detail"]] = [Reason.NO_OVERLAP.value, f"does not touch {which}"]
+    which = "the selected tracts" if inputs.survey.tracts else "any tract"
+    homes, reasons, details = [], [], []
+    for visit in visits.itertuples():
+        homes.append(_home_tract(visit, area.get(visit.visit), inputs.sky_map))
+        lost = not visit.reason and visit.visit not in selected
+        reasons.append(Reason.NO_OVERLAP.value if lost else visit.reason)
+        details.append(f"does not touch {which}" if lost else visit.detail)
+    visits["home_tract"], visits["reason"], visits["detail"] = np.array(homes, np.int64), reasons, details
     return visits
 
 
-def choose_calibrations(visits: pd.DataFrame, groups: Mapping[str, Any], config: IngestConfig) -> pd.DataFrame:
+def _home_tract(visit: Any, area: pd.Series | None, sky_map: SkyMap) -> int:
+    if area is None:
+        return -1
+    inner = int(sky_map.find_tract(visit.ra, visit.dec))
+    return inner if inner in area.index else int(area[area == area.max()].index.min())
+
+
+def choose_calibrations(
+    visits: pd.DataFrame, groups: Mapping[str, Any], config: IngestConfig
+) -> pd.DataFrame:
     """The combined bias and flat nearest in time, earlier first; empty where none is near enough."""
     visits = visits.copy()
     for kind in CALIBRATIONS:
         visits[kind] = [
-            nearest_calibration(groups[kind], visit.night, visit.physical_filter if kind == "flat" else "", config)
+            nearest_calibration(
+                groups[kind], visit.night, visit.physical_filter if kind == "flat" else "", config
+            )
             for visit in visits.itertuples()
         ]
     return visits
 
 
-def nearest_calibration(groups: Mapping[str, Any], night: float, physical_filter: str, config: IngestConfig) -> str:
+def nearest_calibration(
+    groups: Mapping[str, Any], night: float, physical_filter: str, config: IngestConfig
+) -> str:
     """Id of the group nearest to a night, or an empty string."""
     near = [
         (abs(group["night"] - night), group["night"], identity)
         for identity, group in groups.items()
-        if group["physical_filter"] == physical_filter and abs(group["night"] - night) <= config.calibration_days
+        if group["physical_filter"] == physical_filter
+        and abs(group["night"] - night) <= config.calibration_days
     ]
     return min(near)[2] if near else ""
 
@@ -484,11 +537,15 @@ def write_registry(
     needed["bias"] |= set(flat_bias.values()) - {""}
     for kind in CALIBRATIONS:
         for identity in sorted(needed[kind]):
-            content = _calibration_entry(kind, identity, groups[kind][identity], raws, flat_bias.get(identity, ""))
+            content = _calibration_entry(
+                kind, identity, groups[kind][identity], raws, flat_bias.get(identity, "")
+            )
             write_if_changed(inputs.root / calibration_slice(kind, identity), content)
     chunks = {}
     for chunk, rows in used.groupby("chunk", sort=True):
-        entries = [_visit_entry(visit, detectors, overlaps, exclusions, inputs) for _, visit in rows.iterrows()]
+        entries = [
+            _visit_entry(visit, detectors, overlaps, exclusions, inputs) for _, visit in rows.iterrows()
+        ]
         write_if_changed(inputs.root / chunk_slice(chunk), {"chunk": chunk, "visits": entries})
         chunks[chunk] = {
             "visits": [int(v) for v in rows["visit"]],
@@ -521,12 +578,16 @@ def unusable_entries(raws: pd.DataFrame, visits: pd.DataFrame, root: Path) -> li
         for raw in raws[raws["reason"] != ""].itertuples()
     ]
     for visit in visits[visits["reason"] != ""].itertuples():
-        found.append({"visit": int(visit.visit), "detector": None, "reason": visit.reason, "detail": visit.detail})
+        found.append(
+            {"visit": int(visit.visit), "detector": None, "reason": visit.reason, "detail": visit.detail}
+        )
     return found
 
 
 def _bias_of_flats(groups: Mapping[str, Any], flats: Iterable[str], config: IngestConfig) -> dict[str, str]:
-    return {flat: nearest_calibration(groups["bias"], groups["flat"][flat]["night"], "", config) for flat in flats}
+    return {
+        flat: nearest_calibration(groups["bias"], groups["flat"][flat]["night"], "", config) for flat in flats
+    }
 
 
 def _calibration_entry(
@@ -561,7 +622,16 @@ def _visit_entry(
         "flat": visit["flat"],
         **{
             name: _finite(visit[name])
-            for name in ("ra", "dec", "rotation", "exposure_time", "mjd_begin", "mjd_mid", "mjd_end", "airmass")
+            for name in (
+                "ra",
+                "dec",
+                "rotation",
+                "exposure_time",
+                "mjd_begin",
+                "mjd_mid",
+                "mjd_end",
+                "airmass",
+            )
         },
         "excluded_amplifiers": {
             str(detector): sorted(
@@ -594,7 +664,10 @@ def _tract_entries(visits: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, An
         if visit in chunk_of:
             chunks[int(tract)].add(chunk_of[visit])
             patches[int(tract)].add(int(patch))
-    return {str(tract): {"chunks": sorted(chunks[tract]), "patches": sorted(patches[tract])} for tract in sorted(chunks)}
+    return {
+        str(tract): {"chunks": sorted(chunks[tract]), "patches": sorted(patches[tract])}
+        for tract in sorted(chunks)
+    }
 
 
 def _applies(exclusion: Exclusion, visit: int, detector: int) -> bool:
@@ -606,9 +679,16 @@ def _previous(inputs: IngestInputs, name: str) -> pd.DataFrame:
     return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
 
 
-def _previous_camera(inputs: IngestInputs) -> str:
+def _recorded(inputs: IngestInputs, name: str) -> str:
+    """What the previous ingest recorded of itself."""
     path = inputs.root / FRESHNESS
-    return json.loads(path.read_text()).get("camera", "") if path.is_file() else ""
+    return json.loads(path.read_text()).get(name, "") if path.is_file() else ""
+
+
+def _geometry(inputs: IngestInputs) -> str:
+    """Digest of what overlaps depend on besides the visits' pointings."""
+    content = [inputs.camera_digest, inputs.sky_map.to_config(), inputs.config.overlap_margin_arcsec]
+    return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def survey_path(path: Path, root: Path) -> str:

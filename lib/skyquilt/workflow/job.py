@@ -85,10 +85,18 @@ class Job:
             name: str(value) if isinstance(value, str) else [str(path) for path in value]
             for name, value in snakemake.input.items()
         }
-        unit = {key: int(value) if value.isdigit() else value for key, value in dict(snakemake.wildcards).items()}
+        unit = {
+            key: int(value) if value.isdigit() else value for key, value in dict(snakemake.wildcards).items()
+        }
         limit = dict(snakemake.params.items()).get("max_failed_fraction", 1.0)
         return cls(
-            snakemake.rule, inputs, str(snakemake.output[0]), unit, snakemake.threads, str(snakemake.log[0]), limit
+            snakemake.rule,
+            inputs,
+            str(snakemake.output[0]),
+            unit,
+            snakemake.threads,
+            str(snakemake.log[0]),
+            limit,
         )
 
     @classmethod
@@ -98,7 +106,9 @@ class Job:
         content = json.loads(path.read_text())
         root = next((p for p in path.parents if (p / SURVEY_FILE).is_file()), None)
         if root is None:
-            raise FileNotFoundError(f"{path}: no {SURVEY_FILE} in the directories above; the job must lie in its survey")
+            raise FileNotFoundError(
+                f"{path}: no {SURVEY_FILE} in the directories above; the job must lie in its survey"
+            )
         os.chdir(root)
         return cls(**{key: content[key] for key in (*_HANDED_OVER, "max_failed_fraction")})
 
@@ -144,7 +154,9 @@ class Job:
         from skyquilt.instrument import load_camera
 
         place = self.root / self.stage["camera"]
-        return load_camera(place if place.is_file() else self.stage["camera"], search=(self.root / "cameras",))
+        return load_camera(
+            place if place.is_file() else self.stage["camera"], search=(self.root / "cameras",)
+        )
 
     def pool(self) -> Pool:
         """The job's pool; make it before anything that starts threads."""
@@ -194,7 +206,9 @@ class Job:
             )
         self._finish_chunk(made)
 
-    def _make_unit(self, path: Path, unit: Mapping[str, Any], inputs: Inputs, make: Callable, pool: Pool) -> Manifest:
+    def _make_unit(
+        self, path: Path, unit: Mapping[str, Any], inputs: Inputs, make: Callable, pool: Pool
+    ) -> Manifest:
         begin = time.monotonic()
         quarantine(path)
         data_unit = {key: unit[key] for key in unit if key not in ("identity", "entry")}
@@ -245,7 +259,7 @@ class Job:
         writer = ManifestWriter(Path(self.output), self.rule, self.unit, self.digests)
         for manifest in made:
             name = Path(os.path.relpath(manifest.path, writer.directory)).as_posix()
-            unit = {k: v for k, v in manifest.content["unit"].items()}
+            unit = dict(manifest.content["unit"].items())
             writer.directory.mkdir(parents=True, exist_ok=True)
             writer.note("manifest", name, **unit)
             for part, entry in manifest.parts.items():
@@ -282,7 +296,9 @@ def run(main: Callable[[Job], None], namespace: Mapping[str, Any]) -> None:
         job = Job.from_snakemake(namespace["snakemake"])
     elif namespace.get("__name__") == "__main__":
         if len(sys.argv) != 2:
-            raise SystemExit(f"usage: python {sys.argv[0]} logs/.../NAME.job.json   (what a job left beside its log)")
+            raise SystemExit(
+                f"usage: python {sys.argv[0]} logs/.../NAME.job.json   (what a job left beside its log)"
+            )
         job = Job.from_json(Path(sys.argv[1]))
     else:
         return
@@ -290,7 +306,12 @@ def run(main: Callable[[Job], None], namespace: Mapping[str, Any]) -> None:
     log_path = Path(job.log)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with job_lock(log_path), _logging(log_path):
-        record = {**asdict(job), "pid": os.getpid(), "host": socket.gethostname(), "script": namespace["__file__"]}
+        record = {
+            **asdict(job),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "script": namespace["__file__"],
+        }
         write_json(log_path.with_suffix(".job.json"), record)
         try:
             main(job)

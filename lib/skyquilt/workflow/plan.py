@@ -18,7 +18,9 @@ class PlanError(RuntimeError):
     """Snakemake could not make a plan; the message is its own."""
 
 
-def planned_jobs(root: Path, cores: int, profile: str, tracts: list[int], extra: Sequence[str] = ()) -> dict[str, int]:
+def planned_jobs(
+    root: Path, cores: int, profile: str, tracts: list[int], extra: Sequence[str] = ()
+) -> dict[str, int]:
     """Jobs that a run would start, by rule.
 
     Raises
@@ -28,7 +30,12 @@ def planned_jobs(root: Path, cores: int, profile: str, tracts: list[int], extra:
     """
     command = snakemake_command(root, cores, profile, tracts, ["--dry-run", "--quiet", "rules", *extra])
     done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, env={**os.environ, "SKYQUILT_FRESH": "1"}, check=False
+        command,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SKYQUILT_FRESH": "1"},
+        check=False,
     )
     if done.returncode:
         raise PlanError((done.stderr or done.stdout).strip())

@@ -100,7 +100,9 @@ def _stage_progress(stage: Stage, registry: Registry, root: Path, tracts: list[i
             continue
         left += work
         log = log_of(stage.name, unit, root)
-        found.units_done += sum(path(UNIT_MANIFESTS[stage.name], root, visit=visit).is_file() for visit in visits)
+        found.units_done += sum(
+            path(UNIT_MANIFESTS[stage.name], root, visit=visit).is_file() for visit in visits
+        )
         if is_running(log):
             found.running += 1
         elif log.is_file():
@@ -152,9 +154,11 @@ def progress_line(stages: list[StageProgress], slots: int) -> str:
     done, jobs = sum(s.done for s in stages), sum(s.jobs for s in stages)
     running = ", ".join(f"{s.stage.name} {s.units_done}/{s.units}" for s in stages if s.running)
     known = [s.seconds_left for s in stages if s.seconds_left is not None]
-    more = "+" if len(known) < len(stages) else ""
+    least = "at least" if len(known) < len(stages) else "about"
     trouble = sum(s.failed for s in stages)
-    text = f"{done}/{jobs} jobs done; running: {running or 'none'}; left about {_duration(sum(known) / slots)}{more}"
+    text = (
+        f"{done}/{jobs} jobs done; running: {running or 'none'}; left {least} {_duration(sum(known) / slots)}"
+    )
     return f"{text}; {trouble} failed parts" if trouble else text
 
 
@@ -172,7 +176,12 @@ def stage_costs(root: Path) -> list[dict[str, Any]]:
     megapixels = sum(chunk["megapixels"] for chunk in registry.chunks.values())
     costs = []
     for one in survey_progress(root):
-        cost = {"name": one.stage.name, "jobs": one.done, "cpu_seconds": one.cpu_seconds, "megapixels": megapixels}
+        cost = {
+            "name": one.stage.name,
+            "jobs": one.done,
+            "cpu_seconds": one.cpu_seconds,
+            "megapixels": megapixels,
+        }
         cost["cpu_seconds_per_megapixel"] = one.cpu_seconds / megapixels if megapixels else None
         cost["wall_seconds"] = one.wall_seconds
         cost["peak_megabytes"] = one.peak_rss_mb

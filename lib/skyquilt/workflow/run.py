@@ -22,6 +22,7 @@ from skyquilt.workflow.config import ConfigurationError, as_plain
 from skyquilt.workflow.ingest import CALIBRATIONS, IngestInputs, ingest
 from skyquilt.workflow.pool import Pool
 from skyquilt.workflow.progress import StageProgress, progress_line, survey_progress
+from skyquilt.workflow.registry import Registry
 from skyquilt.workflow.survey import Survey
 from skyquilt.workflow.verify import bad_manifests, verify
 
@@ -70,7 +71,7 @@ def run(
 
     Raises
     ------
-    ConfigurationError
+    ConfigurationError, RegistryError
         Before any work, for what the user must mend.
     RunBusy
         When another run is at work here.
@@ -78,6 +79,7 @@ def run(
     survey = Survey(root)
     with run_lock(root):
         prepare(survey, cores, say)
+        Registry(root).selected_chunks(tracts)
         execution = survey.config("execution")
         code = 1
         for attempt in range(execution.retries_of_corrupt + 1):
@@ -104,7 +106,9 @@ def run_lock(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise RunBusy(f"another run is at work in {root} (process {file.read().strip() or 'unknown'})") from None
+            raise RunBusy(
+                f"another run is at work in {root} (process {file.read().strip() or 'unknown'})"
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -119,13 +123,18 @@ def run_lock(root: Path) -> Iterator[None]:
 def _living_snakemake(root: Path) -> int | None:
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        is_head = any(Path(word).name == "snakemake" for word in words[:3]) or words[1:3] == ["-m", "snakemake"]
+        is_head = any(Path(word).name == "snakemake" for word in words[:3]) or words[1:3] == [
+            "-m",
+            "snakemake",
+        ]
         if is_head and process.info["cwd"] and Path(process.info["cwd"]) == root.resolve():
             return process.info["pid"]
     return None
 
 
-def snakemake_command(root: Path, cores: int, profile: str, tracts: list[int], extra: Sequence[str]) -> list[str]:
+def snakemake_command(
+    root: Path, cores: int, profile: str, tracts: list[int], extra: Sequence[str]
+) -> list[str]:
     """The command line of Snakemake for a survey directory."""
     command = [
         *(sys.executable, "-m", "snakemake"),
@@ -193,7 +202,7 @@ def _follow(
         except subprocess.TimeoutExpired:
             line = progress_line(survey_progress(root, tracts or None), max(1, cores))
             # on a terminal the line is redrawn; in a file only changes of state are written
-            state = re.sub(r"left about.*?(;|$)", "", line)
+            state = re.sub(r"left .*?(;|$)", "", line)
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r\033[K{line}")
                 sys.stderr.flush()
@@ -236,5 +245,3 @@ def _passing_signals(process: subprocess.Popen) -> Iterator[None]:
 def _die_with_parent() -> None:
     # a Snakemake without its head would go on starting jobs that the next run starts too; its jobs live on
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-

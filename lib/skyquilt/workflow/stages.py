@@ -41,10 +41,30 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("combine_bias", "4.1.2.1", "Combined bias", ("camera",), "bias_manifest"),
         Stage("combine_flat", "4.1.2.1", "Combined flat", ("camera",), "flat_manifest"),
-        Stage("bootstrap_im_char", "5.1.1", "BootstrapImChar", ("camera", "reference"), "bootstrap_chunk_manifest"),
-        Stage("visit_tables", "5.6", "Visit tables and the map of what is missing", ("camera",), "visit_tables_manifest"),
-        Stage("visit_quality", "6.2.1", "Pictures and figures of visits", ("camera",), "visit_quality_chunk_manifest"),
-        Stage("scorecard", "6.1", "Scorecard against truth and requirements", ("truth",), "scorecard_manifest"),
+        Stage(
+            "bootstrap_im_char",
+            "5.1.1",
+            "BootstrapImChar",
+            ("camera", "reference"),
+            "bootstrap_chunk_manifest",
+        ),
+        Stage(
+            "visit_tables",
+            "5.6",
+            "Visit tables and the map of what is missing",
+            ("camera",),
+            "visit_tables_manifest",
+        ),
+        Stage(
+            "visit_quality",
+            "6.2.1",
+            "Pictures and figures of visits",
+            ("camera",),
+            "visit_quality_chunk_manifest",
+        ),
+        Stage(
+            "scorecard", "6.1", "Scorecard against truth and requirements", ("truth",), "scorecard_manifest"
+        ),
         Stage("quality_site", "6.2.1", "Quality pages", ("camera", "survey"), "quality_site_manifest"),
     )
 }

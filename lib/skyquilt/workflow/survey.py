@@ -56,7 +56,9 @@ class Survey:
 
         name = self.config("survey").camera
         if not name:
-            raise ConfigurationError(f"{SURVEY_FILE}: survey.camera: missing; name a camera or the path of its YAML")
+            raise ConfigurationError(
+                f"{SURVEY_FILE}: survey.camera: missing; name a camera or the path of its YAML"
+            )
         place = self.root / name
         return load_camera(place if place.is_file() else name, search=(self.root / "cameras",))
 
@@ -81,7 +83,8 @@ class Survey:
         try:
             return from_config(dict(merged))
         except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"{SURVEY_FILE}: sky_map: {error}") from error
+            text = str(error) if str(error).startswith("sky_map") else f"sky_map: {error}"
+            raise ConfigurationError(f"{SURVEY_FILE}: {text}") from error
 
     def config(self, name: str) -> Any:
         """The dataclass of one section: defaults, then the camera's overrides, then the survey's YAML."""
@@ -113,7 +116,7 @@ class Survey:
             return None
         try:
             return ReferenceCatalogMap.from_dict(content, self.root)
-        except ReferenceCatalogError as error:
+        except (ReferenceCatalogError, FileNotFoundError) as error:
             raise ConfigurationError(f"{SURVEY_FILE}: {error}") from error
 
     def reference_files(self) -> list[Path]:
@@ -123,7 +126,7 @@ class Survey:
         mapping = self.reference_map()
         try:
             return [] if mapping is None else list(mapping.files())
-        except ReferenceCatalogError as error:
+        except (ReferenceCatalogError, FileNotFoundError) as error:
             raise ConfigurationError(f"{SURVEY_FILE}: {error}") from error
 
     def fingerprint(self) -> str:
@@ -174,7 +177,10 @@ class Survey:
         if what == "truth":
             directory = self.root / survey.truth
             tables = sorted(directory.glob("*.parquet")) if survey.truth else []
-            return {"digest": _digest({path.name: checksum(path) for path in tables}), "directory": survey.truth}
+            return {
+                "digest": _digest({path.name: checksum(path) for path in tables}),
+                "directory": survey.truth,
+            }
         if what == "survey":
             content = {"name": survey.name, "sky_map": self.layer.get("sky_map") or DEFAULT_SKY_MAP}
             return {"digest": _digest(content), **content}
@@ -205,9 +211,13 @@ def require_fresh(root: Path) -> None:
     survey = Survey(root)
     listed = json.loads((root / FRESHNESS).read_text())
     if listed["raws"] != listing_digest(find_raws(root, survey.config("survey").raw)):
-        raise RegistryError(f"raw frames changed since the registry was written; type: skyquilt ingest {root}")
+        raise RegistryError(
+            f"raw frames changed since the registry was written; type: skyquilt ingest {root}"
+        )
     if listed["fingerprint"] != survey.fingerprint():
-        raise RegistryError(f"camera or exclusions changed since the registry was written; type: skyquilt ingest {root}")
+        raise RegistryError(
+            f"camera or exclusions changed since the registry was written; type: skyquilt ingest {root}"
+        )
 
 
 def _digest(content: Any) -> str:
@@ -216,5 +226,3 @@ def _digest(content: Any) -> str:
 
 def _file_digest(path: Path) -> str:
     return xxhash.xxh3_128(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-

@@ -120,7 +120,8 @@ def _finished_stages(root: Path) -> set[str]:
         name
         for name, stage in STAGES.items()
         if all(
-            (root / PRODUCTS[stage.manifest].template.format(**unit)).is_file() for unit in planned_units(name, registry)
+            (root / PRODUCTS[stage.manifest].template.format(**unit)).is_file()
+            for unit in planned_units(name, registry)
         )
     }
 

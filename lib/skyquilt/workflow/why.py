@@ -37,7 +37,9 @@ def _source_chain(root: Path, source_id: int) -> Iterator[str]:
     unit = {key: int(value) for key, value in SOURCE_ID.unpack(source_id).items()}
     table = path(PUBLISHED["source"], root, visit=unit["visit"])
     if not table.is_file():
-        raise UnknownProduct(f"source {source_id} belongs to visit {unit['visit']}, which has no source table in {root}")
+        raise UnknownProduct(
+            f"source {source_id} belongs to visit {unit['visit']}, which has no source table in {root}"
+        )
     import pyarrow.parquet as parquet
 
     rows = parquet.read_table(table, filters=[("sourceId", "==", source_id)]).to_pylist()

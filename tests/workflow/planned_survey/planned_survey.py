@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from skyquilt.workflow.registry import GRAPH, calibration_slice, chunk_slice
+from skyquilt.workflow.registry import GRAPH, UNUSABLE, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, unroll
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -100,6 +100,7 @@ def write_planned_survey(root: Path, n_visits: int) -> None:
         "execution": {"threads_per_job": 8, "max_failed_fraction": 1.0, "chunk_megapixels": 400.0},
     }
     _write(root / GRAPH, graph)
+    _write(root / UNUSABLE, [])
     for chunk in graph["chunks"]:
         _write(root / chunk_slice(chunk), {})
     for kind, groups in graph["calibrations"].items():
@@ -152,7 +153,7 @@ def _planned(visits: list[PlannedVisit]) -> dict:
     }
 
 
-def _write(path: Path, content: dict) -> None:
+def _write(path: Path, content: dict | list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
 

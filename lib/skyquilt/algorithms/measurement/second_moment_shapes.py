@@ -103,3 +103,9 @@ def second_moment_shapes(
         image, bad, np.asarray(x, float), np.asarray(y, float), float(sigma), float(sigma_max), result
     )
     return Shapes(result[:, 0], result[:, 1], result[:, 2], result[:, 3] == 0.0)
+
+
+def determinant_radius(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Size of moments [pixel^2]: the fourth root of their determinant [pixel]; NaN where they are unknown."""
+    with np.errstate(invalid="ignore"):
+        return np.maximum(xx * yy - xy * xy, 0.0) ** 0.25

@@ -1,7 +1,6 @@
 """Script of the quality site (LDM-151 6.2.1): sorting, filtering and paging of tables, colours of the focal
 plane, layers and sources of a detector. Pages can be read without it.
 """
-# ruff: noqa: E501
 
 SCRIPT = r"""
 "use strict";

@@ -1,5 +1,4 @@
 """Style of the quality site (LDM-151 6.2.1): dark text on light, no font or picture from elsewhere."""
-# ruff: noqa: E501
 
 STYLE = """\
 :root {

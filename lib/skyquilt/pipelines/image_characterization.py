@@ -1,0 +1,109 @@
+"""Image Characterization (LDM-151 5.1): the data that its pipelines pass between detectors and visits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from skyquilt.primitives.failure import Outcome, Reason
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from skyquilt.algorithms.aperture_correction import ApertureCorrection
+    from skyquilt.algorithms.measurement.variants.single_frame import Columns
+    from skyquilt.instrument.raw import RawFrame
+    from skyquilt.primitives.background import Background
+    from skyquilt.primitives.exposure import Exposure
+    from skyquilt.primitives.photo_calib import PhotoCalib
+    from skyquilt.primitives.psf import Psf
+    from skyquilt.primitives.wcs import Wcs
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What is processed: number, band, the filter's name in the camera, and home tract (-1 for none)."""
+
+    visit: int
+    band: str
+    physical_filter: str
+    tract: int = -1
+
+
+class VisitData(Protocol):
+    """Where pixels come from and go to; small and picklable, made by the caller."""
+
+    def read_raw(self, detector: int) -> RawFrame:
+        """Raw frame with the WCS to start from as `header_wcs`; ProcessingFailure when it cannot be had."""
+        ...
+
+    def read_calibration(self, kind: str, detector: int) -> Exposure | None:
+        """The `bias` or `flat` that serves this visit, or None."""
+        ...
+
+    def write_exposure(self, detector: int, exposure: Exposure) -> None:
+        """Keep the calibrated image [electron, background subtracted]."""
+        ...
+
+
+@dataclass(frozen=True)
+class DetectorResult:
+    """What a worker hands back of one detector: tables and models, no pixels.
+
+    Parameters
+    ----------
+    detector : int
+    columns : dict of str to ndarray, one length
+        Measurements in electrons and pixels by their Source names (`...Flux` is still in electrons), with
+        xyCov [pixel^2] and neighbours (their share of the source's flux in the calibrated aperture) besides.
+    psf, wcs : Psf or None, Wcs or None
+    background : Background
+    aperture_correction : ApertureCorrection
+    figures : dict
+        Numbers for the manifest and `visit_detector_table`.
+    flags : tuple of Reason
+        What is missing although the detector is complete.
+    mjd : float or None
+        Middle of the exposure (TAI).
+    """
+
+    detector: int
+    columns: Columns
+    psf: Psf | None
+    wcs: Wcs | None
+    background: Background
+    aperture_correction: ApertureCorrection
+    figures: dict[str, Any]
+    flags: tuple[Reason, ...]
+    mjd: float | None
+
+
+@dataclass(frozen=True)
+class VisitResult:
+    """What a pipeline makes of a visit, besides the pixels that workers wrote.
+
+    Parameters
+    ----------
+    sources : DataFrame
+        `primitives.schemas.SOURCE`, by detector and number.
+    psf, wcs, photo_calib, background : dict of detector id to component
+        Detectors that failed are not in them; nor those without a PSF or WCS in these two.
+    outcomes : tuple of Outcome
+        Per detector, in the order asked for; the value is the tuple of its flags (Reasons, empty when all is
+        well).
+    detector_figures : dict of detector id to dict
+        n_sources, n_psf_stars, psf_sigma [pixel], seeing [arcsec], pixel_scale [arcsec], ra, dec, corner_ra,
+        corner_dec [deg], sky_level, sky_noise, background_error [electron], sky_adu, sky_noise_adu [ADU],
+        aperture_correction, zero_point [mag] with errors, mag_lim [mag], astrom_offset_* [arcsec] and others.
+    visit_figures : dict
+        Shift and scatter against the reference [arcsec], matches, zero point.
+    """
+
+    sources: pd.DataFrame
+    psf: dict[int, Psf]
+    wcs: dict[int, Wcs]
+    photo_calib: dict[int, PhotoCalib]
+    background: dict[int, Background]
+    outcomes: tuple[Outcome, ...]
+    detector_figures: dict[int, dict[str, Any]]
+    visit_figures: dict[str, Any]
