@@ -15,4 +15,4 @@ include: "rules/quality.smk"
 rule all:
     default_target: True
     input:
-        release_products,
+        everything,

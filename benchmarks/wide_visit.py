@@ -12,6 +12,7 @@ number of those that have bias and flat.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,17 +109,18 @@ def make_wide_survey(
     density : float
         Stars per megapixel.
     """
-    make_survey(root, "blank", "wide", ["raw"])
-    content = {**SURVEY, "execution": {"threads_per_job": workers}}
-    # YAML holds JSON
-    (root / "survey.yaml").write_text(json.dumps(content, indent=1))
-    (root / "cameras").mkdir()
-    (root / "cameras" / "wide.yaml").write_text(camera_text(n_detectors, size))
-    camera = load_camera("wide", search=(root / "cameras",))
+    definition = root / "cameras" / "wide.yaml"
+    definition.parent.mkdir(parents=True)
+    definition.write_text(camera_text(n_detectors, size))
+    camera = load_camera(definition)
     rng = np.random.default_rng(1)
     x, y, flux = draw_stars(rng, size, density)
     _write_frames(root, camera, rng, star_image(x, y, flux, size), n_detectors, calibrated)
     _write_reference(root / "reference.fits", camera, x, y, flux)
+    make_survey(root, "blank", str(definition), [str(root / "raw")])
+    # YAML holds JSON
+    content = {**SURVEY, "execution": {"threads_per_job": workers}}
+    (root / "survey.yaml").write_text(json.dumps(content, indent=1))
 
 
 def camera_text(n_detectors: int, size: int) -> str:
@@ -210,11 +212,21 @@ def _write_reference(file, camera, x, y, flux):
 
 @dataclass
 class JobPeak:
-    """Largest memory of the jobs of one stage [MB]: all processes, the main one, one worker."""
+    """Largest memory of the jobs of one stage [MB].
+
+    Parameters
+    ----------
+    total, main, worker : float
+        All processes together, the main one, one worker: as weighed, so a short peak may be missed.
+    worker_high : float
+        Largest resident size that a worker ever had, libraries included; the kernel's count, which misses
+        nothing and does not depend on what the other workers do at that moment.
+    """
 
     total: float = 0.0
     main: float = 0.0
     worker: float = 0.0
+    worker_high: float = 0.0
 
 
 @dataclass
@@ -293,6 +305,9 @@ class Scale:
             total += size
             if stage:
                 jobs.setdefault(stage, []).append((is_worker, size))
+            if is_worker:
+                peak = self.peaks.jobs.setdefault(stage, JobPeak())
+                peak.worker_high = max(peak.worker_high, high_water(process.pid))
         self.peaks.total = max(self.peaks.total, total)
         for stage, sizes in jobs.items():
             peak = self.peaks.jobs.setdefault(stage, JobPeak())
@@ -310,6 +325,16 @@ class Scale:
         return process.memory_info().rss / 1e6
 
 
+def high_water(pid: int) -> float:
+    """Largest resident size of a process so far [MB]; 0 where the system does not tell, or it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
 def stage_of(process: psutil.Process | None) -> str:
     """Stage of a job's process, else empty: Snakemake runs a copy of its script, ``tmpabc.<stage>.py``."""
     words = process.cmdline() if process is not None else []
@@ -319,8 +344,13 @@ def stage_of(process: psutil.Process | None) -> str:
     return scripts[0].split(".")[1] if scripts and scripts[0].count(".") == 2 else ""
 
 
-def run_weighed(root: Path, workers: int, *targets: str) -> Peaks:
+def run_weighed(root: Path, workers: int, options: str = "") -> Peaks:
     """Process the survey with `skyquilt run` and weigh it.
+
+    Parameters
+    ----------
+    options : str
+        Further options for Snakemake.
 
     Raises
     ------
@@ -330,8 +360,9 @@ def run_weighed(root: Path, workers: int, *targets: str) -> Peaks:
     command = [sys.executable, "-m", "skyquilt.workflow.cli", "run", str(root), "--cores", str(workers)]
     log = root / "run.out"
     with open(log, "w") as output:
+        # one word: by itself a value that begins with a hyphen would be taken for an option
         process = subprocess.Popen(
-            [*command, *(["--", *targets] if targets else [])], stdout=output, stderr=subprocess.STDOUT
+            [*command, f"--snakemake={options}"], stdout=output, stderr=subprocess.STDOUT
         )
         with Scale(process.pid) as scale:
             code = process.wait()
@@ -361,12 +392,13 @@ def report(root: Path, peaks: Peaks, n_detectors: int, size: int, workers: int, 
     megapixels = size * size / 1e6
     print(f"{n_detectors} detectors of {megapixels:.1f} Mpix, {calibrated} with bias and flat")
     print(f"{workers} workers; all processes at the worst moment: {peaks.total:.0f} MB ({peaks.measure})")
-    print("                          MB of a job's processes              CPU s     raw  CPU s per")
-    print("stage                   all  per worker    main  a worker             Mpix   raw Mpix")
+    print("                          MB of a job's processes      resident     CPU s     raw  CPU s per")
+    print("stage                   all  per worker    main  a worker  at most              Mpix   raw Mpix")
     for stage, seconds in cpu_seconds(root).items():
         peak = peaks.jobs.get(stage, JobPeak())
         pixels = megapixels * (N_FRAMES * calibrated if stage.startswith("combine") else n_detectors)
         memory = f"{peak.total:>7.0f} {peak.total / workers:>11.0f} {peak.main:>7.0f} {peak.worker:>9.0f}"
+        memory += f" {peak.worker_high:>8.0f}"
         print(f"{stage:<20} {memory} {seconds:>9.1f} {pixels:>7.0f} {seconds / pixels:>10.3f}")
 
 

@@ -9,7 +9,7 @@ rule combine_bias:
         "logs/combine_bias/{calibration}.log",
     threads: threads_per_job
     params:
-        max_failed_fraction=max_failed_fraction,
+        execution=execution,
     script:
         "../scripts/combine_bias.py"
 
@@ -26,6 +26,6 @@ rule combine_flat:
         "logs/combine_flat/{calibration}.log",
     threads: threads_per_job
     params:
-        max_failed_fraction=max_failed_fraction,
+        execution=execution,
     script:
         "../scripts/combine_flat.py"

@@ -34,8 +34,8 @@ def threads_per_job(wildcards):
     return registry.execution("threads_per_job")
 
 
-def max_failed_fraction(wildcards):
-    return registry.execution("max_failed_fraction")
+def execution(wildcards):
+    return {name: registry.execution(name) for name in ("max_failed_fraction", "cpu_level")}
 
 
 def registry_of_bias(wildcards):
@@ -71,5 +71,20 @@ def pictured_chunks(wildcards):
     return [template("visit_quality_chunk_manifest", chunk=chunk) for chunk in selected_chunks()]
 
 
-def release_products(wildcards):
-    return [template(name) for name in ("visit_tables_manifest", "quality_site_manifest")]
+def planned_biases(wildcards):
+    return [template("bias_manifest", calibration=name) for name in registry.needed_biases(selected_chunks())]
+
+
+def planned_flats(wildcards):
+    return [template("flat_manifest", calibration=name) for name in registry.needed_flats(selected_chunks())]
+
+
+def everything(wildcards):
+    """All manifests of the plan, intermediates too: Snakemake makes a missing one only when it is asked for.
+
+    With tracts selected, the release-wide tables and pages are left as they are.
+    """
+    per_unit = [f(wildcards) for f in (planned_biases, planned_flats, characterized_chunks, pictured_chunks)]
+    names = ("scorecard_manifest", "visit_tables_manifest", "quality_site_manifest")
+    release = [] if config.get("tracts") else [template(name) for name in names]
+    return [manifest for manifests in per_unit for manifest in manifests] + release

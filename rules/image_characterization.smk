@@ -11,6 +11,6 @@ rule bootstrap_im_char:
         "logs/bootstrap_im_char/{chunk}.log",
     threads: threads_per_job
     params:
-        max_failed_fraction=max_failed_fraction,
+        execution=execution,
     script:
         "../scripts/bootstrap_im_char.py"

@@ -7,5 +7,7 @@ rule visit_tables:
         manifest=template("visit_tables_manifest"),
     log:
         "logs/visit_tables/release.log",
+    params:
+        execution=execution,
     script:
         "../scripts/visit_tables.py"

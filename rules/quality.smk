@@ -10,7 +10,7 @@ rule visit_quality:
         "logs/visit_quality/{chunk}.log",
     threads: threads_per_job
     params:
-        max_failed_fraction=max_failed_fraction,
+        execution=execution,
     script:
         "../scripts/visit_quality.py"
 
@@ -24,6 +24,8 @@ rule scorecard:
         manifest=template("scorecard_manifest"),
     log:
         "logs/scorecard/release.log",
+    params:
+        execution=execution,
     script:
         "../scripts/scorecard.py"
 
@@ -41,5 +43,7 @@ rule quality_site:
         manifest=template("quality_site_manifest"),
     log:
         "logs/quality_site/release.log",
+    params:
+        execution=execution,
     script:
         "../scripts/quality_site.py"

@@ -36,6 +36,14 @@ def test_damaged_members_are_made_again(survey, processed, how):
     assert_same_products(products(survey), products(processed))
 
 
+@pytest.mark.parametrize("name", DAMAGE[:3])
+def test_a_damaged_intermediate_is_made_again_although_what_follows_is_done(survey, processed, name):
+    """Bias, source table, pixels: each alone, with everything after it up to date."""
+    flip_byte(survey / name)
+    assert f"{name} has checksum" in skyquilt("run", survey).stdout
+    assert_same_products(products(survey), products(processed))
+
+
 def test_damage_that_size_and_time_do_not_show_is_found_by_a_full_verification(survey, processed):
     """`run --verify` compares every checksum."""
     name = "imchar/bootstrap/260101002/source.parquet"

@@ -199,6 +199,24 @@ def test_wrong_exclusions(raw_survey, line, message):
     assert message in text
 
 
+@pytest.mark.parametrize(
+    "command", ["status", "verify", "prune", "plan", "ingest", "simulate", "run", "scorecard"]
+)
+def test_every_command_wants_a_survey(tmp_path, command):
+    """In a directory that is none, each says so."""
+    assert "so this is not a survey directory" in refused(tmp_path, command, tmp_path)
+
+
+def test_calibration_frames_can_be_excluded_and_their_lack_is_flagged(raw_survey):
+    """With one bias left out there are too few: visits are processed without, and each detector says so."""
+    (raw_survey / "exclusions.csv").write_text("visit,detector,amplifier,reason\n260101500,,,light leak\n")
+    edit(raw_survey, "survey:\n", "survey:\n  exclusions: exclusions.csv\n")
+    skyquilt("run", raw_survey)
+    table = pd.read_parquet(raw_survey / "release/visits/visit_detector_table.parquet")
+    assert set(table.status) == {"flagged"}
+    assert set(table.reasonCode) == {"no_calibration"}
+
+
 def test_unknown_tract_profile_product_and_source(raw_survey, tmp_path):
     """The command line answers wrong words with what there is."""
     skyquilt("ingest", raw_survey)
@@ -211,6 +229,9 @@ def test_unknown_tract_profile_product_and_source(raw_survey, tmp_path):
     assert "sources: no such product; did you mean source?" in get.stderr
     why = skyquilt("why", "4711", "--survey", raw_survey, check=False)
     assert "source 4711 belongs to visit 0, which has no source table" in why.stderr
+    camera = skyquilt("init", tmp_path / "y", "--camera", "tinny", "--raw", raw_survey, check=False)
+    assert "tinny" in camera.stderr
+    assert not (tmp_path / "y").exists()
     init = skyquilt("init", raw_survey, "--template", "demo", check=False)
     assert "is there already; choose another directory" in init.stderr
     assert (

@@ -164,13 +164,13 @@ def process_detector(detector: int, data: VisitData, config: BootstrapImCharConf
         Of reading and ISR; a detector without sources or stars is no failure.
     """
     raw = data.read_raw(detector)
-    isr = run_isr(
-        raw, data.read_calibration("bias", detector), data.read_calibration("flat", detector), config.isr
-    )
+    bias, flat = (data.read_calibration(kind, detector) for kind in ("bias", "flat"))
+    isr = run_isr(raw, bias, flat, config.isr)
+    uncalibrated = bias is None or flat is None
     wcs = raw.header_wcs
     mjd = getattr(raw.info, "datetime_mid", None)
     gain = float(np.mean([amplifier.gain for amplifier in raw.detector.amplifiers]))
-    del raw
+    del raw, bias, flat
     exposure, sky_variance, estimate = subtract_background(isr.exposure, config)
     sigma = measure_seeing(exposure, sky_variance, config)
     detections = detect_sources(exposure, sky_variance, sigma, config)
@@ -194,14 +194,16 @@ def process_detector(detector: int, data: VisitData, config: BootstrapImCharConf
         exposure.background,
         correction,
         figures,
-        _missing(columns, psf, wcs),
+        _missing(columns, psf, wcs, uncalibrated),
         mjd,
     )
 
 
-def _missing(columns: Columns, psf: GaussianPsf | None, wcs: Wcs | None) -> tuple[Reason, ...]:
+def _missing(
+    columns: Columns, psf: GaussianPsf | None, wcs: Wcs | None, uncalibrated: bool
+) -> tuple[Reason, ...]:
     """What a complete detector lacks."""
-    flags = []
+    flags = [Reason.NO_CALIBRATION] if uncalibrated else []
     if not len(columns["x"]):
         flags.append(Reason.NO_SOURCES)
     elif psf is None:

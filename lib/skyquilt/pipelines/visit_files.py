@@ -82,7 +82,10 @@ class VisitFiles:
 
     def write_exposure(self, detector: int, exposure: Exposure) -> None:
         """Keep the calibrated pixels; components that are fitted over the visit have files of their own."""
-        pixels = replace(exposure, psf=None, background=None, photo_calib=None, aperture_corrections=None)
+        info = {**exposure.info, "band": self.camera.filters.get(exposure.info.get("physical_filter"), "")}
+        pixels = replace(
+            exposure, info=info, psf=None, background=None, photo_calib=None, aperture_corrections=None
+        )
         write_exposure(self.directory / detector_file(detector), pixels, dict(self.provenance))
 
 

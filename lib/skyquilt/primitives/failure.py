@@ -58,7 +58,7 @@ REASON_TEXTS: dict[Reason, str] = {
     Reason.WRONG_SHAPE: "The frame's size is not what the camera definition says.",
     Reason.NO_GOOD_PIXELS: "No finite, unmasked pixels are left.",
     Reason.SATURATED_FRAME: "More than half of the frame is saturated.",
-    Reason.NO_CALIBRATION: "A calibration frame that the configuration requires is missing.",
+    Reason.NO_CALIBRATION: "A bias or flat is missing: none taken, too few usable, or none near enough in time.",
     Reason.NO_WCS: "Neither the header nor the camera definition gives a usable position.",
     Reason.NO_SOURCES: "Nothing was detected.",
     Reason.NO_STARS: "Too few clean stars to model the PSF.",

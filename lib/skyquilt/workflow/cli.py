@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skyquilt import __version__
-from skyquilt.workflow.config import ConfigurationError
-from skyquilt.workflow.registry import RegistryError
+from skyquilt.workflow.config import ConfigurationError, load_survey
+from skyquilt.workflow.registry import Registry, RegistryError
 
 SIMULATED = "simulated"
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 something failed, 2 the user must mend something."""
     options = build_parser().parse_args(arguments)
     try:
+        if getattr(options, "survey", None) is not None:
+            load_survey(options.survey)
         return options.function(options)
     except _user_errors() as error:
         print(f"skyquilt: {error}", file=sys.stderr)
@@ -59,7 +61,9 @@ def _add_making(commands: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--verify", action="store_true", help="compare every checksum first, not only sizes and times"
     )
-    run.add_argument("--snakemake", default="", help="further options for snakemake, as one word in quotes")
+    run.add_argument(
+        "--snakemake", default="", help='further options for snakemake, as in --snakemake="--dry-run"'
+    )
     prune = _command(commands, "prune", _prune, "remove files that nothing to come needs")
     prune.add_argument("--dry-run", action="store_true", help="only say what would go")
     _command(commands, "warm", _warm, "compile all kernels into the cache", survey=False)
@@ -116,7 +120,8 @@ def _init(options: argparse.Namespace) -> int:
     from skyquilt.workflow.template import make_survey
 
     path = make_survey(options.directory, options.template, options.camera, options.raw)
-    print(f"{path}: look it over, then type: skyquilt run {options.directory}")
+    first = "" if options.template == "blank" else f"skyquilt simulate {options.directory}; "
+    print(f"{path}: look it over, then type: {first}skyquilt run {options.directory}")
     return 0
 
 
@@ -160,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     print(_progress(options.survey, options.tract))
     page = options.survey / "quality" / "site" / "index.html"
-    if code == 0 and page.is_file():
+    if code == 0 and page.is_file() and not options.tract:
         print(f"look at it: {page}")
     return 1 if code else 0
 
@@ -214,6 +219,7 @@ def _plan(options: argparse.Namespace) -> int:
     survey = Survey(options.survey)
     with run_lock(survey.root):
         prepare(survey, options.cores, print)
+    Registry(survey.root).selected_chunks(options.tract)
     jobs = planned_jobs(survey.root, options.cores, options.profile, options.tract)
     print(plan_table(jobs, survey.root, options.tract))
     return 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from skyquilt.io.manifests import MANIFEST, pruned_members, read_manifest
 from skyquilt.io.products import PRODUCTS, PUBLISHED, identify, path, unit_fields
+from skyquilt.primitives.failure import Reason
 from skyquilt.workflow.config import suggestion
+from skyquilt.workflow.registry import UNUSABLE
 
 
 class NoSuchProduct(Exception):
@@ -35,7 +38,8 @@ def find(root: Path, name: str, words: Sequence[str]) -> list[Path]:
         raise NoSuchProduct(f"{name}: no such product{suggestion(name, [*PRODUCTS, *PUBLISHED])}")
     wanted = _unit(product, words)
     pattern = re.sub(r"{[^}]*}", "*", PRODUCTS[product].template)
-    found = [file for file in sorted(root.glob(pattern)) if _matches(file, root, product, wanted)]
+    excluded = _set_aside(root)
+    found = [file for file in sorted(root.glob(pattern)) if _matches(file, root, product, wanted, excluded)]
     if not found:
         raise NoSuchProduct(_nothing(root, product, wanted))
     return [_verified(file) for file in found]
@@ -47,12 +51,17 @@ def describe(file: Path) -> str:
         import pandas as pd
 
         table = pd.read_parquet(file)
-        return f"{file}: {len(table)} rows, {len(table.columns)} columns\n{table.head().to_string()}"
+        head = table.head().T.to_string(header=False)
+        return f"{file}: {len(table)} rows, {len(table.columns)} columns; the first rows, one in each column\n{head}"
     if file.suffix == ".fits":
         import fitsio
 
         with fitsio.FITS(str(file)) as hdus:
             return f"{file}:\n{hdus!r}"
+    if file.suffix == ".hsp":
+        import healsparse
+
+        return f"{file}: {healsparse.HealSparseMap.read(str(file))!r}"
     return file.read_text() if file.suffix == ".json" else str(file)
 
 
@@ -67,9 +76,18 @@ def _unit(product: str, words: Sequence[str]) -> dict[str, str]:
     return unit
 
 
-def _matches(file: Path, root: Path, product: str, wanted: dict[str, str]) -> bool:
+def _matches(file: Path, root: Path, product: str, wanted: dict[str, str], excluded: set[int]) -> bool:
     known = identify(file.relative_to(root).as_posix())
-    return known is not None and known[0] == product and all(str(known[1][k]) == v for k, v in wanted.items())
+    if known is None or known[0] != product or known[1].get("visit") in excluded:
+        return False
+    return all(str(known[1][k]) == v for k, v in wanted.items())
+
+
+def _set_aside(root: Path) -> set[int]:
+    """Visits that are excluded now; what was made of them before stays on disk, and is not handed out."""
+    path = root / UNUSABLE
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    return {e["visit"] for e in entries if e["detector"] is None and e["reason"] == Reason.EXCLUDED.value}
 
 
 def _verified(file: Path) -> Path:

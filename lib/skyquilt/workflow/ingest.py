@@ -127,6 +127,7 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
     exclusions = read_exclusions(inputs.root, inputs.survey.exclusions)
     raws = mark_duplicates(raws)
     require_science(raws)
+    raws = exclude_calibration_frames(raws, exclusions)
     groups = calibration_groups(raws, inputs.config, inputs.least_frames)
     detectors = visit_detectors(raws, inputs.camera, exclusions)
     visits = visit_rows(raws, detectors, exclusions, inputs.config)
@@ -275,6 +276,20 @@ def mark_duplicates(raws: pd.DataFrame) -> pd.DataFrame:
     )
     raws.loc[again, "reason"] = Reason.DUPLICATE.value
     raws.loc[again, "detail"] = "the same visit, snap and detector as an earlier file"
+    return raws
+
+
+def exclude_calibration_frames(raws: pd.DataFrame, exclusions: Sequence[Exclusion]) -> pd.DataFrame:
+    """Calibration frames that the exclusion table names by their visit number (and detector) are set aside."""
+    raws = raws.copy()
+    calibration = raws["frame_type"].isin(CALIBRATIONS) & raws["reason"].isin(["", Reason.EXCLUDED.value])
+    raws.loc[calibration, ["reason", "detail"]] = ""
+    for exclusion in exclusions:
+        if exclusion.visit is not None and exclusion.amplifier is None:
+            named = calibration & (raws["visit"] == exclusion.visit)
+            if exclusion.detector is not None:
+                named &= raws["detector"] == exclusion.detector
+            raws.loc[named, ["reason", "detail"]] = [Reason.EXCLUDED.value, exclusion.reason]
     return raws
 
 

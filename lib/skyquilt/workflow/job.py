@@ -39,7 +39,7 @@ from skyquilt.workflow.config import SURVEY_FILE, from_mapping
 from skyquilt.workflow.pool import Pool
 
 log = logging.getLogger("skyquilt")
-_HANDED_OVER = ("rule", "inputs", "output", "unit", "threads", "log")
+_HANDED_OVER = ("rule", "inputs", "output", "unit", "threads", "log", "execution")
 Inputs = Mapping[str, Sequence[Path]]
 
 
@@ -65,8 +65,11 @@ class Job:
         Size of the pool.
     log : str
         Log file; job and lock lie beside it.
-    max_failed_fraction : float
-        A job fails when a larger fraction of its parts failed; what could be made stays.
+    execution : dict
+        max_failed_fraction: a job fails when a larger fraction of its parts failed; what could be made stays.
+        cpu_level: CPU that compiled code is made for; empty for this machine's own.
+    alone : bool
+        Run again from its record: every unit is made, also one that is done.
     """
 
     rule: str
@@ -75,7 +78,8 @@ class Job:
     unit: dict[str, Any]
     threads: int
     log: str
-    max_failed_fraction: float = 1.0
+    execution: dict[str, Any]
+    alone: bool = False
     started: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -88,7 +92,6 @@ class Job:
         unit = {
             key: int(value) if value.isdigit() else value for key, value in dict(snakemake.wildcards).items()
         }
-        limit = dict(snakemake.params.items()).get("max_failed_fraction", 1.0)
         return cls(
             snakemake.rule,
             inputs,
@@ -96,7 +99,7 @@ class Job:
             unit,
             snakemake.threads,
             str(snakemake.log[0]),
-            limit,
+            dict(snakemake.params.execution),
         )
 
     @classmethod
@@ -110,7 +113,7 @@ class Job:
                 f"{path}: no {SURVEY_FILE} in the directories above; the job must lie in its survey"
             )
         os.chdir(root)
-        return cls(**{key: content[key] for key in (*_HANDED_OVER, "max_failed_fraction")})
+        return cls(**{key: content[key] for key in _HANDED_OVER}, alone=True)
 
     @property
     def root(self) -> Path:
@@ -199,10 +202,11 @@ class Job:
                 made.append(manifest)
                 failed += sum(part["status"] == "failed" for part in manifest.parts.values())
                 total += len(manifest.parts)
-        if failed > self.max_failed_fraction * total:
+        limit = self.execution["max_failed_fraction"]
+        if failed > limit * total:
             raise JobFailure(
                 f"{failed} of {total} parts of {self.rule} {self.unit} failed, more than "
-                f"execution.max_failed_fraction = {self.max_failed_fraction}; reasons are in the manifests of its units"
+                f"execution.max_failed_fraction = {limit}; reasons are in the manifests of its units"
             )
         self._finish_chunk(made)
 
@@ -222,7 +226,7 @@ class Job:
         return writer.finish({"seconds": round(time.monotonic() - begin, 3), "input_times": times})
 
     def _kept(self, path: Path, unit: Mapping[str, Any], inputs: Inputs) -> Manifest | None:
-        if not path.is_file():
+        if self.alone or not path.is_file():
             return None
         with contextlib.suppress(CorruptProduct):
             manifest = read_manifest(path)
@@ -302,6 +306,9 @@ def run(main: Callable[[Job], None], namespace: Mapping[str, Any]) -> None:
         job = Job.from_json(Path(sys.argv[1]))
     else:
         return
+    if job.execution["cpu_level"]:
+        # before the first kernel: numba reads it once
+        os.environ["SKYQUILT_CPU"] = job.execution["cpu_level"]
     job.started = {"time": time.time(), "cpu": time.process_time()}
     log_path = Path(job.log)
     log_path.parent.mkdir(parents=True, exist_ok=True)

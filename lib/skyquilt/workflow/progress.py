@@ -11,7 +11,7 @@ from typing import Any
 from skyquilt.io.manifests import read_run
 from skyquilt.io.products import path, template
 from skyquilt.workflow.job import is_running
-from skyquilt.workflow.registry import Registry
+from skyquilt.workflow.registry import Registry, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, Stage
 
 UNIT_MANIFESTS = {"bootstrap_im_char": "bootstrap_manifest", "visit_quality": "visit_quality_manifest"}
@@ -55,15 +55,15 @@ class StageProgress:
 def planned_units(stage: str, registry: Registry, tracts: list[int] | None = None) -> list[dict[str, str]]:
     """Data units of a stage's jobs."""
     chunks = registry.selected_chunks(tracts)
-    if stage in ("bootstrap_im_char", "visit_quality"):
+    if stage in UNIT_MANIFESTS:
         return [{"chunk": chunk} for chunk in chunks]
-    flats = sorted({flat for chunk in chunks for flat in registry.chunks[chunk]["flat"]})
     if stage == "combine_flat":
-        return [{"calibration": flat} for flat in flats]
+        return [{"calibration": flat} for flat in registry.needed_flats(chunks)]
     if stage == "combine_bias":
-        own = {bias for chunk in chunks for bias in registry.chunks[chunk]["bias"]}
-        of_flats = {registry.calibrations("flat")[flat]["bias"] for flat in flats} - {""}
-        return [{"calibration": bias} for bias in sorted(own | of_flats)]
+        return [{"calibration": bias} for bias in registry.needed_biases(chunks)]
+    if tracts:
+        # release-wide products are of the whole survey
+        return []
     return [{}]
 
 
@@ -88,7 +88,7 @@ def _stage_progress(stage: Stage, registry: Registry, root: Path, tracts: list[i
         found.jobs += 1
         visits = _visits_of(stage, unit, registry)
         found.units += len(visits) or 1
-        if manifest.is_file():
+        if manifest.is_file() and not _stale(manifest, stage, unit, root):
             found.done += 1
             found.units_done += len(visits) or 1
             _count_parts(found, manifest)
@@ -113,6 +113,17 @@ def _stage_progress(stage: Stage, registry: Registry, root: Path, tracts: list[i
     elif work:
         found.seconds_left = left * seconds / work
     return found
+
+
+def _stale(manifest: Path, stage: Stage, unit: Mapping[str, str], root: Path) -> bool:
+    """True when the stage's options or code, or the unit's slice of the registry, are newer than the manifest."""
+    made = manifest.stat().st_mtime_ns
+    sources = [root / "stage" / f"{stage.name}.json"]
+    if "chunk" in unit:
+        sources.append(root / chunk_slice(unit["chunk"]))
+    elif "calibration" in unit:
+        sources.append(root / calibration_slice(stage.name.removeprefix("combine_"), unit["calibration"]))
+    return any(source.is_file() and source.stat().st_mtime_ns > made for source in sources)
 
 
 def _visits_of(stage: Stage, unit: Mapping[str, str], registry: Registry) -> list[int]:

@@ -80,6 +80,16 @@ class Registry:
         wanted = {chunk for tract in tracts for chunk in self.tracts[str(tract)]["chunks"]}
         return [chunk for chunk in self.chunks if chunk in wanted]
 
+    def needed_flats(self, chunks: list[str]) -> list[str]:
+        """Flats that visits of these chunks use."""
+        return sorted({flat for chunk in chunks for flat in self.chunks[chunk]["flat"]})
+
+    def needed_biases(self, chunks: list[str]) -> list[str]:
+        """Biases that visits of these chunks, or their flats, use."""
+        own = {bias for chunk in chunks for bias in self.chunks[chunk]["bias"]}
+        of_flats = {self.calibrations("flat")[flat]["bias"] for flat in self.needed_flats(chunks)}
+        return sorted((own | of_flats) - {""})
+
 
 def chunk_slice(chunk: str) -> str:
     """Path of a chunk's slice of the registry."""

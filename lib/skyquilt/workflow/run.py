@@ -86,7 +86,7 @@ def run(
             for name, problem in verify(root, full=full_verify).items():
                 say(f"{name} {problem}: will be made again")
             command = snakemake_command(root, cores, profile, tracts, extra)
-            code = _watch(root, command, execution.cpu_level, cores, tracts, say)
+            code = _watch(root, command, cores, tracts, say)
             if code == 0 or not bad_manifests(root) or attempt == execution.retries_of_corrupt:
                 break
             say("a reader met a corrupted product: making it again")
@@ -165,15 +165,11 @@ def find_profile(root: Path, profile: str) -> Path:
     raise ConfigurationError(f"profile {profile}: no config.yaml in {' or '.join(map(str, places))}")
 
 
-def _watch(
-    root: Path, command: list[str], cpu_level: str, cores: int, tracts: list[int], say: Callable[[str], None]
-) -> int:
+def _watch(root: Path, command: list[str], cores: int, tracts: list[int], say: Callable[[str], None]) -> int:
     """Run Snakemake, its output in a log, progress on the terminal."""
     log = root / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
     environment = {**os.environ, "SKYQUILT_FRESH": "1", "PYTHONUNBUFFERED": "1"}
-    if cpu_level:
-        environment["SKYQUILT_CPU"] = cpu_level
     with open(log, "w") as output:
         process = subprocess.Popen(
             command,

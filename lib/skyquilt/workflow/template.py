@@ -51,6 +51,8 @@ def make_survey(directory: Path, template: str, camera: str, raw: Sequence[str])
         raise ConfigurationError("--camera and --raw go with the blank template; the others bring their own")
     if template == "blank" and not (camera and raw):
         raise ConfigurationError("a blank survey needs --camera and --raw; or give --template demo")
+    if template == "blank":
+        _check_camera(camera)
     directory.mkdir(parents=True, exist_ok=True)
     if template == "blank":
         places = [_as_given(place) for place in raw]
@@ -62,6 +64,15 @@ def make_survey(directory: Path, template: str, camera: str, raw: Sequence[str])
         shutil.copytree(profile, directory / "profiles" / profile.name, dirs_exist_ok=True)
     write_bytes(target, text.encode())
     return target
+
+
+def _check_camera(name: str) -> None:
+    from skyquilt.instrument import CameraError, load_camera
+
+    try:
+        load_camera(Path(name) if Path(name).is_file() else name)
+    except CameraError as error:
+        raise ConfigurationError(f"--camera {name}: {error}") from error
 
 
 def _as_given(place: str) -> str:
