@@ -51,7 +51,7 @@ def processed(simulated, tmp_path_factory):
 @pytest.fixture
 def raw_survey(simulated, tmp_path):
     """A copy of the survey with raw frames only."""
-    return Path(shutil.copytree(simulated, tmp_path / "survey"))
+    return Path(shutil.copytree(simulated, tmp_path / "raw_survey"))
 
 
 @pytest.fixture

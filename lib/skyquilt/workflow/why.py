@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from skyquilt.io.manifests import MANIFEST, Manifest, read_manifest
 from skyquilt.io.products import PUBLISHED, path
 from skyquilt.primitives.data_units import SOURCE_ID
+
+
+_ORDER = ("calibration", "tract", "patch", "chunk", "visit", "detector")
 
 
 class UnknownProduct(Exception):
@@ -91,5 +94,6 @@ def _manifest_of(file: Path) -> Manifest | None:
     return read_manifest(path) if path.is_file() else None
 
 
-def _unit(unit: dict) -> str:
-    return " ".join(f"{key} {value}" for key, value in unit.items())
+def _unit(unit: Mapping[str, int | str]) -> str:
+    names = sorted(unit, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+    return " ".join(f"{name} {unit[name]}" for name in names)

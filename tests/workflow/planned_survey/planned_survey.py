@@ -17,11 +17,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyquilt.workflow.config import ExecutionConfig, as_plain
 from skyquilt.workflow.registry import GRAPH, UNUSABLE, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, unroll
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
-TARGET = "everything"
+TARGET = "whole_survey"
 
 COLUMNS, ROWS = 3, 2
 PATCHES = 6
@@ -97,7 +98,7 @@ def write_planned_survey(root: Path, n_visits: int) -> None:
         },
         "calibrations": {"bias": biases, "flat": flats},
         "tracts": _tracts(visits),
-        "execution": {"threads_per_job": 8, "max_failed_fraction": 1.0, "chunk_megapixels": 400.0},
+        "execution": as_plain(ExecutionConfig()),
     }
     _write(root / GRAPH, graph)
     _write(root / UNUSABLE, [])
