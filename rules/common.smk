@@ -35,7 +35,9 @@ def threads_per_job(wildcards):
 
 
 def execution(wildcards):
-    return {name: registry.execution(name) for name in ("max_failed_fraction", "cpu_level")}
+    """Options that a job needs to know; a profile may pin the CPU level where the survey does not."""
+    options = {name: registry.execution(name) for name in ("max_failed_fraction", "cpu_level")}
+    return {**options, "cpu_level": options["cpu_level"] or config.get("cpu_level", "")}
 
 
 def registry_of_bias(wildcards):

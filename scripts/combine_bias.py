@@ -11,7 +11,7 @@ from skyquilt.workflow.job import Job, run
 def main(job: Job) -> None:
     frames = CalibrationFrames(job.camera(), tuple(job.registry["frames"]))
     raws = [Path(frame["path"]) for frame in job.registry["frames"]]
-    with job.pool() as pool, job.manifest({"raw": raws}) as manifest:
+    with job.manifest({"raw": raws}) as manifest, job.pool() as pool:
         combine = CombineDetector(
             "bias", frames, job.config(CombineBiasConfig), None, manifest.directory, manifest.provenance()
         )

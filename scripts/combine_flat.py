@@ -12,7 +12,7 @@ def main(job: Job) -> None:
     frames = CalibrationFrames(job.camera(), tuple(job.registry["frames"]))
     raws = [Path(frame["path"]) for frame in job.registry["frames"]]
     biases = job.paths("bias")
-    with job.pool() as pool, job.manifest({"raw": raws, "bias": biases}) as manifest:
+    with job.manifest({"raw": raws, "bias": biases}) as manifest, job.pool() as pool:
         combine = CombineDetector(
             "flat",
             frames,

@@ -1,17 +1,19 @@
-"""Plan (design 3): what a run would do, asked of Snakemake's own dry run."""
+"""Plan (design 3): what a run would do, asked of Snakemake's own graph."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from skyquilt.workflow.progress import StageProgress, survey_progress
 from skyquilt.workflow.run import snakemake_command
 
-_ROW = re.compile(r"^(\w+)\s+(\d+)$")
+# a node of the graph; jobs that need not run are drawn dashed
+_NODE = re.compile(r'^\s*\d+\[label = "(\w+)[^"]*",.*style="([^"]*)"\];$', re.MULTILINE)
 
 
 class PlanError(RuntimeError):
@@ -28,7 +30,8 @@ def planned_jobs(
     PlanError
         When Snakemake refuses.
     """
-    command = snakemake_command(root, cores, profile, tracts, ["--dry-run", "--quiet", "rules", *extra])
+    # the graph alone costs half of a dry run, which formats a message for each job
+    command = snakemake_command(root, cores, profile, tracts, ["--dag", *extra])
     done = subprocess.run(
         command,
         cwd=root,
@@ -39,10 +42,9 @@ def planned_jobs(
     )
     if done.returncode:
         raise PlanError((done.stderr or done.stdout).strip())
-    jobs = dict(match.groups() for line in done.stdout.splitlines() if (match := _ROW.match(line.strip())))
-    jobs.pop("total", None)
+    jobs = Counter(rule for rule, style in _NODE.findall(done.stdout) if "dashed" not in style)
     jobs.pop("all", None)
-    return {rule: int(count) for rule, count in jobs.items()}
+    return dict(jobs)
 
 
 def plan_table(jobs: dict[str, int], root: Path, tracts: list[int]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 import skyquilt
-from skyquilt.workflow.config import ConfigurationError, as_plain
+from skyquilt.workflow.config import ConfigurationError, as_plain, read_yaml
 from skyquilt.workflow.ingest import CALIBRATIONS, IngestInputs, ingest
 from skyquilt.workflow.pool import Pool
 from skyquilt.workflow.progress import StageProgress, progress_line, survey_progress
@@ -136,17 +136,20 @@ def snakemake_command(
     root: Path, cores: int, profile: str, tracts: list[int], extra: Sequence[str]
 ) -> list[str]:
     """The command line of Snakemake for a survey directory."""
+    place = find_profile(root, profile)
     command = [
         *(sys.executable, "-m", "snakemake"),
         *("--snakefile", str(skyquilt.production_root() / "Snakefile")),
         *("--directory", str(root)),
-        *("--workflow-profile", str(find_profile(root, profile))),
+        *("--workflow-profile", str(place)),
     ]
     if profile == "default":
         command += ["--cores", str(cores)]
     command += list(extra)
     if tracts:
-        command += ["--config", f"tracts={json.dumps(tracts)}"]
+        # --config on the command line takes the place of the profile's
+        pinned = read_yaml(place / "config.yaml").get("config", [])
+        command += ["--config", *pinned, f"tracts={json.dumps(tracts)}"]
     return command
 
 

@@ -9,7 +9,6 @@ from skyquilt.io.manifests import MANIFEST, Manifest, read_manifest
 from skyquilt.io.products import PUBLISHED, path
 from skyquilt.primitives.data_units import SOURCE_ID
 
-
 _ORDER = ("calibration", "tract", "patch", "chunk", "visit", "detector")
 
 
