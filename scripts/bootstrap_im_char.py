@@ -7,7 +7,7 @@ from typing import Any
 
 from skyquilt.io.components import write_components
 from skyquilt.io.manifests import ManifestWriter
-from skyquilt.io.parquet import write_table
+from skyquilt.io.parquet import write_tables
 from skyquilt.io.products import path
 from skyquilt.io.reference_catalog import ReferenceCatalogMap, read_reference
 from skyquilt.pipelines.bootstrap_im_char import BootstrapImCharConfig, bootstrap_im_char
@@ -100,8 +100,8 @@ def write_visit(writer: ManifestWriter, entry: Mapping[str, Any], result: VisitR
         with writer.member(dataset, name) as temporary:
             write_components(temporary, getattr(result, attribute), writer.provenance())
     with writer.member("preliminary_source", "source.parquet") as temporary:
-        write_table(temporary, result.sources, SOURCE, writer.provenance())
-    writer.counts["sources"] = len(result.sources)
+        write_tables(temporary, result.source_parts(), SOURCE, writer.provenance())
+    writer.counts["sources"] = result.n_sources
     information = {
         key: value
         for key, value in entry.items()

@@ -7,8 +7,9 @@ compressed with zstd. No clock, host or path gets into the file.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 1 << 17
-"""Rows in a row group: small enough for filters to skip some, large enough to compress."""
+"""Most rows in a row group: few enough for filters to skip some, enough to compress."""
 
 _PREFIX = "skyquilt."
 _ARROW_NAMES = {"bool": "bool", "f4": "float32", "f8": "float64", "str": "string"}
@@ -52,26 +53,75 @@ def write_table(
     ValueError, TypeError
         When `provenance` is not JSON.
     """
-    import pyarrow as pa
+    write_tables(path, [table], schema, provenance)
+
+
+def write_tables(
+    path: str | Path,
+    parts: Iterable[pd.DataFrame | Mapping[str, Any]],
+    schema: TableSchema,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a table that comes in parts, atomically, as one Parquet file; memory is that of one part.
+
+    Parameters
+    ----------
+    path, schema, provenance
+        As for `write_table`.
+    parts : iterable of DataFrame or mapping
+        Rows one after the other, each part conformed to the schema. A part is a row group of its own (or
+        several, beyond `ROWS_PER_GROUP`), so that a filter for it reads nothing else; parts without rows
+        leave no trace. Without any rows the table is empty.
+
+    Raises
+    ------
+    TableError
+        When a part does not have the schema's columns, or not the bands of the first one.
+    ValueError, TypeError
+        When `provenance` is not JSON.
+    """
     import pyarrow.parquet as pq
 
-    frame = schema.conform(table)
-    schema = schema.resolved(frame.columns)
-    arrow = arrow_schema(schema, provenance)
-    arrays = [_to_arrow(frame[column.name], column, pa) for column in schema.columns]
-    text = [column.name for column in schema.columns if column.dtype == "str"]
+    tables = _arrow_tables(parts, schema, provenance)
     with atomic_path(path) as temporary:
-        pq.write_table(
-            pa.Table.from_arrays(arrays, schema=arrow),
+        first = next(tables)
+        text = [field.name for field in first.schema if str(field.type) == _ARROW_NAMES["str"]]
+        with pq.ParquetWriter(
             temporary,
-            row_group_size=ROWS_PER_GROUP,
+            first.schema,
             use_dictionary=text or False,
             compression="zstd",
             compression_level=3,
             version="2.6",
             data_page_version="1.0",
             store_schema=True,
-        )
+        ) as writer:
+            for table in itertools.chain([first], tables):
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+def _arrow_tables(
+    parts: Iterable[pd.DataFrame | Mapping[str, Any]], schema: TableSchema, provenance: Mapping[str, Any]
+) -> Iterator[pa.Table]:
+    """Conformed parts that have rows; a table without any when there is none, so that there is always one."""
+    rows = 0
+    for part in parts:
+        frame = schema.conform(part)
+        # the first part decides on the bands
+        schema = schema.resolved(frame.columns)
+        rows += len(frame)
+        if len(frame):
+            yield _arrow_table(frame, schema, provenance)
+    if not rows:
+        schema = schema.resolved(())
+        yield _arrow_table(schema.empty(), schema, provenance)
+
+
+def _arrow_table(frame: pd.DataFrame, schema: TableSchema, provenance: Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    arrays = [_to_arrow(frame[column.name], column, pa) for column in schema.columns]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(schema, provenance))
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None, filter: Any = None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +69,7 @@ from skyquilt.pipelines.image_characterization import (
     VisitData,
     VisitResult,
 )
-from skyquilt.pipelines.source_tables import sky_positions, source_table
+from skyquilt.pipelines.source_tables import compact_columns, sky_positions
 from skyquilt.pipelines.visit_calibration import (
     VisitCalibration,
     VisitMatch,
@@ -132,9 +132,10 @@ def bootstrap_im_char(
     config : BootstrapImCharConfig
     map : callable
         `map(function, items)` gives Outcomes in the order of the items; `serial_map` or a pool's. Memory is
-        workers x one detector: about 40 bytes per pixel of a detector each.
+        workers x one detector: about 40 bytes per pixel of a detector each; and in the caller's process about
+        400 bytes per source of the visit.
     """
-    work = functools.partial(process_detector, data=data, config=config)
+    work = functools.partial(_process_compactly, data=data, config=config)
     outcomes = map(work, list(detector_ids))
     results = [outcome.value for outcome in outcomes if outcome.ok]
     match = match_semi_blind(results, reference, visit.band, config.match)
@@ -144,15 +145,19 @@ def bootstrap_im_char(
         for number, (result, calibration) in enumerate(zip(results, calibrations.detectors))
     }
     return VisitResult(
-        source_table(visit, results, calibrations.detectors),
-        {r.detector: r.psf for r in results if r.psf is not None},
-        {r.detector: r.wcs for r in results if r.wcs is not None},
-        {r.detector: c.photo_calib for r, c in zip(results, calibrations.detectors)},
-        {r.detector: r.background for r in results},
+        visit,
+        tuple(results),
+        calibrations.detectors,
         tuple(_with_flags(outcome, match, calibrations) for outcome in outcomes),
         figures,
         visit_figures(results, match, calibrations),
     )
+
+
+def _process_compactly(detector: int, data: VisitData, config: BootstrapImCharConfig) -> DetectorResult:
+    """`process_detector` with its columns in the types that they will have in the Source table."""
+    result = process_detector(detector, data, config)
+    return replace(result, columns=compact_columns(result.columns))
 
 
 def process_detector(detector: int, data: VisitData, config: BootstrapImCharConfig) -> DetectorResult:

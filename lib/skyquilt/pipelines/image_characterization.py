@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from skyquilt.pipelines.source_tables import source_table
 from skyquilt.primitives.failure import Outcome, Reason
+from skyquilt.primitives.schemas import SOURCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from skyquilt.algorithms.aperture_correction import ApertureCorrection
     from skyquilt.algorithms.measurement.variants.single_frame import Columns
     from skyquilt.instrument.raw import RawFrame
+    from skyquilt.pipelines.visit_calibration import DetectorCalibration
     from skyquilt.primitives.background import Background
     from skyquilt.primitives.exposure import Exposure
     from skyquilt.primitives.photo_calib import PhotoCalib
@@ -82,12 +86,16 @@ class DetectorResult:
 class VisitResult:
     """What a pipeline makes of a visit, besides the pixels that workers wrote.
 
+    It holds the measurements once, as the workers sent them: a wide visit has half a million sources, and the
+    process that leads its workers needs no table of them all at a time.
+
     Parameters
     ----------
-    sources : DataFrame
-        `primitives.schemas.SOURCE`, by detector and number.
-    psf, wcs, photo_calib, background : dict of detector id to component
-        Detectors that failed are not in them; nor those without a PSF or WCS in these two.
+    visit : Visit
+    results : tuple of DetectorResult
+        Of the detectors that did not fail, in the order asked for.
+    calibrations : tuple of DetectorCalibration
+        One for each result.
     outcomes : tuple of Outcome
         Per detector, in the order asked for; the value is the tuple of its flags (Reasons, empty when all is
         well).
@@ -99,11 +107,47 @@ class VisitResult:
         Shift and scatter against the reference [arcsec], matches, zero point.
     """
 
-    sources: pd.DataFrame
-    psf: dict[int, Psf]
-    wcs: dict[int, Wcs]
-    photo_calib: dict[int, PhotoCalib]
-    background: dict[int, Background]
+    visit: Visit
+    results: tuple[DetectorResult, ...]
+    calibrations: tuple[DetectorCalibration, ...]
     outcomes: tuple[Outcome, ...]
     detector_figures: dict[int, dict[str, Any]]
     visit_figures: dict[str, Any]
+
+    def source_parts(self) -> Iterator[pd.DataFrame]:
+        """Rows of the Source table, a detector at a time, made as they are asked for.
+
+        Columns are those of `primitives.schemas.SOURCE`; rows are in the order of their numbers.
+        """
+        for result, calibration in zip(self.results, self.calibrations):
+            yield source_table(self.visit, result, calibration)
+
+    @property
+    def sources(self) -> pd.DataFrame:
+        """All rows of the Source table, by detector and number: for notebooks; made anew each time."""
+        return SOURCE.concat(self.source_parts())
+
+    @property
+    def n_sources(self) -> int:
+        """Rows of the Source table."""
+        return sum(len(result.columns["x"]) for result in self.results)
+
+    @property
+    def psf(self) -> dict[int, Psf]:
+        """PSF by detector id, of those that have one."""
+        return {result.detector: result.psf for result in self.results if result.psf is not None}
+
+    @property
+    def wcs(self) -> dict[int, Wcs]:
+        """WCS by detector id, of those that have one."""
+        return {result.detector: result.wcs for result in self.results if result.wcs is not None}
+
+    @property
+    def photo_calib(self) -> dict[int, PhotoCalib]:
+        """Calibration by detector id: of no zero point where none could be had."""
+        return {r.detector: c.photo_calib for r, c in zip(self.results, self.calibrations)}
+
+    @property
+    def background(self) -> dict[int, Background]:
+        """Background that was subtracted, by detector id [electron]."""
+        return {result.detector: result.background for result in self.results}

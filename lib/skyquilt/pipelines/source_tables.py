@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,16 +18,38 @@ if TYPE_CHECKING:
     from skyquilt.pipelines.visit_calibration import DetectorCalibration
 
 
-def source_table(
-    visit: Visit, results: Sequence[DetectorResult], calibrations: Sequence[DetectorCalibration]
-) -> pd.DataFrame:
-    """The Source table of a visit: rows of its detectors one after the other."""
+FLUXES = tuple(f"ap{radius:02d}Flux" for radius in APERTURE_RADII) + ("kronFlux",)
+"""Measured in electrons under the name that they have in nJy."""
+
+_COMPUTED_WITH = frozenset({"xErr", "yErr", "sky", "skyErr", *FLUXES, *(f"{name}Err" for name in FLUXES)})
+
+
+def compact_columns(columns: Columns) -> Columns:
+    """Measurements with the types of the Source table where they get into it as they are.
+
+    What is calibrated first keeps its precision until then, so that the table does not change by a bit.
+
+    Raises
+    ------
+    TableError
+        When a value does not fit its column's type.
+    """
+    final = tuple(
+        column
+        for column in SOURCE.columns
+        if column.name in columns
+        and column.name not in _COMPUTED_WITH
+        and columns[column.name].dtype != np.dtype(column.dtype)
+    )
+    table = replace(SOURCE, columns=final).conform({column.name: columns[column.name] for column in final})
+    return columns | {name: table[name].to_numpy(copy=True) for name in table.columns}
+
+
+def source_table(visit: Visit, result: DetectorResult, calibration: DetectorCalibration) -> pd.DataFrame:
+    """Rows of the Source table for one detector."""
     import pandas as pd
 
-    return SOURCE.concat(
-        pd.DataFrame(source_columns(visit, result, calibration))
-        for result, calibration in zip(results, calibrations)
-    )
+    return SOURCE.conform(pd.DataFrame(source_columns(visit, result, calibration), copy=False))
 
 
 def source_columns(visit: Visit, result: DetectorResult, calibration: DetectorCalibration) -> Columns:
@@ -35,8 +57,7 @@ def source_columns(visit: Visit, result: DetectorResult, calibration: DetectorCa
     columns = dict(result.columns)
     n = len(columns["x"])
     calib = calibration.photo_calib
-    fluxes = [f"ap{radius:02d}Flux" for radius in APERTURE_RADII] + ["kronFlux"]
-    for name in fluxes:
+    for name in FLUXES:
         for each in (name, f"{name}Err"):
             columns[each] = calib.flux_to_njy(columns[each], columns["x"], columns["y"])
     for each in ("", "Err"):

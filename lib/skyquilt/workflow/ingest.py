@@ -111,12 +111,12 @@ def find_raws(root: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def listing_digest(paths: Iterable[Path]) -> str:
-    """Digest of names, sizes and times of raw files."""
+def listing_digest(paths: Iterable[Path], root: Path) -> str:
+    """Digest of names (as the registry writes them), sizes and times of raw files."""
     digest = xxhash.xxh3_128()
     for path in paths:
         stat = path.stat()
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(f"{survey_path(path, root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -140,7 +140,7 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
         "fingerprint": inputs.fingerprint,
         "camera": inputs.camera_digest,
         "geometry": _geometry(inputs),
-        "raws": listing_digest(paths),
+        "raws": listing_digest(paths, inputs.root),
     }
     write_if_changed(inputs.root / FRESHNESS, fresh)
     kinds = raws["frame_type"].where(raws["reason"] == "", "unusable")

@@ -210,7 +210,7 @@ def require_fresh(root: Path) -> None:
 
     survey = Survey(root)
     listed = json.loads((root / FRESHNESS).read_text())
-    if listed["raws"] != listing_digest(find_raws(root, survey.config("survey").raw)):
+    if listed["raws"] != listing_digest(find_raws(root, survey.config("survey").raw), root):
         raise RegistryError(
             f"raw frames changed since the registry was written; type: skyquilt ingest {root}"
         )
