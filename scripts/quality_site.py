@@ -34,7 +34,7 @@ def main(job: Job) -> None:
             scorecard=json.loads(card.open("scorecard.json").read_text()),
             pictures=pictures.paths(),
             failures=failures_of(characterized, json.loads(job.paths("unusable")[0].read_text())),
-            figures_of_visit=pictures.figures,
+            figures_of_detector=pictures.figures,
             config=job.config(QualitySiteConfig),
         )
         for page in pages:

@@ -6,22 +6,22 @@ import pandas as pd
 
 from skyquilt.io.atomic import write_json
 from skyquilt.io.manifests import read_manifest
-from skyquilt.io.parquet import read_table
 from skyquilt.pipelines.make_visit_tables import visit_detector_table, visit_summary
-from skyquilt.primitives.schemas import SOURCE
-from skyquilt.quality.scorecard import ScorecardConfig, make_scorecard
+from skyquilt.quality.scorecard import SOURCE_COLUMNS, ScorecardConfig, make_scorecard
+from skyquilt.quality.visit_files import sources_of
 from skyquilt.workflow.job import Job, run
 
 
 def main(job: Job) -> None:
     manifests = job.unit_manifests("chunks")
-    sources = [read_table(read_manifest(path).open("source.parquet")) for path in manifests]
-    detectors = visit_detector_table([visit_summary(read_manifest(path).content) for path in manifests])
+    visits = [read_manifest(path) for path in manifests]
+    sources = sources_of(visits, SOURCE_COLUMNS)
+    detectors = visit_detector_table([visit_summary(visit.content) for visit in visits])
     truth_directory = job.stage["material"]["truth"]["directory"]
     truth_files = sorted(Path(truth_directory).glob("*_truth.parquet")) if truth_directory else []
     truth = {path.stem.removesuffix("_truth"): pd.read_parquet(path) for path in truth_files}
     with job.manifest({"visit": manifests, "truth": truth_files}) as writer:
-        card = make_scorecard(SOURCE.concat(sources), truth, detectors, job.config(ScorecardConfig))
+        card = make_scorecard(sources, truth, detectors, job.config(ScorecardConfig))
         with writer.member("scorecard", "scorecard.json") as temporary:
             write_json(temporary, card)
 

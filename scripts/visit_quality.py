@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from skyquilt.io.atomic import write_json
 from skyquilt.io.manifests import ManifestWriter, read_manifest
 from skyquilt.io.products import path
-from skyquilt.quality.visit_files import DrawDetector, figures_of
+from skyquilt.quality.visit_files import DrawDetector
 from skyquilt.quality.visit_pictures import VisitQualityConfig
 from skyquilt.workflow.job import Job, run
 from skyquilt.workflow.pool import Pool
@@ -30,15 +29,12 @@ def make_visit(
     images = [
         e["unit"]["detector"] for e in visit.files.values() if e["dataset"] == "preliminary_visit_image"
     ]
-    pictures = {}
     for outcome in pool.map(DrawDetector(visit.path, writer.directory, config), sorted(images)):
         writer.part(f"detector {outcome.item}", outcome)
         if outcome.ok:
-            pictures[outcome.item] = outcome.value
-            for name, layer in zip(outcome.value.files, ("picture", "image", "mask")):
+            for name, layer in zip(outcome.value.pictures, ("picture", "image", "mask")):
                 writer.note("visit_picture", name, detector=outcome.item, layer=layer)
-    with writer.member("visit_quality_table", "figures.json") as temporary:
-        write_json(temporary, figures_of(visit, pictures, config))
+            writer.note("visit_quality_table", outcome.value.figures, detector=outcome.item)
 
 
 run(main, globals())

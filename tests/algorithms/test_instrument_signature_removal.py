@@ -1,11 +1,12 @@
 """Instrument signature removal: levels, places, variances and masks."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from skyquilt.algorithms import instrument_signature_removal
 from skyquilt.algorithms.instrument_signature_removal import (
     InstrumentSignatureRemovalConfig,
     run_isr,
@@ -117,6 +118,45 @@ def test_quoted_variance_is_the_scatter(detector, raw_frame, rng):
     # at 50 electrons variance and pixel go together: the mean pull is -var(pixel noise)/... of order 1/(2
     # sqrt(var))
     assert_allclose([p.mean() for p in pulls[1:]], 0.0, atol=0.15)
+
+
+def test_strips_change_no_bit(detector, raw_frame, rng, monkeypatch):
+    """Calibrations asked for a few rows at a time give what they give whole, in amplifiers side by side."""
+    electrons = rng.uniform(100, 50000, (64, 90))
+    bias = calibration(rng.uniform(-20, 20, (64, 90)), 2.0)
+    flat = calibration(rng.uniform(0.1, 1.2, (64, 90)), 1e-4)
+    bias.mask.set(["BAD"], rng.uniform(size=(64, 90)) < 0.05)
+    raw = raw_frame(detector, electrons, rng)
+    whole = run_isr(raw, bias, flat, CONFIG).exposure
+    monkeypatch.setattr(instrument_signature_removal, "_ROWS", 7)
+    asked = []
+
+    @dataclass
+    class Rows:
+        pixels: Exposure
+
+        def __post_init__(self):
+            self.box = self.pixels.box
+
+        def subimage(self, box):
+            asked.append(box.ny)
+            return self.pixels.subimage(box)
+
+    parts = run_isr(raw, Rows(bias), Rows(flat), CONFIG).exposure
+    assert max(asked) == 7
+    assert sum(asked) == 2 * 64
+    assert whole.differences(parts) == []
+
+
+def test_pixels_of_no_amplifier_are_nan(detector, raw_frame, rng):
+    """Where no amplifier reads, image and variance are NaN and the mask says so."""
+    raw = raw_frame(detector, np.full((64, 90), 1000.0), rng)
+    raw.detector = replace(detector, amplifiers=detector.amplifiers[:1])
+    exposure = run_isr(raw, None, None, CONFIG).exposure
+    for plane in (exposure.image, exposure.variance):
+        assert np.isnan(plane[:, 40:]).all()
+        assert np.isfinite(plane[:, :40]).all()
+    assert_array_equal(exposure.mask.any(["NO_DATA"]).all(axis=0), np.arange(90) >= 40)
 
 
 def test_flags_of_pixels(detector, raw_frame, rng):

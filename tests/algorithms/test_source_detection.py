@@ -156,16 +156,70 @@ def test_grown_pixels():
     assert_array_equal(grown, expected)
 
 
+def whole_detection_image(image, sky_variance, bad, sigma):
+    """The formula of the module, on whole planes."""
+    weight = np.where(bad, np.float32(0), 1 / sky_variance)
+    signal = np.where(bad, np.float32(0), image) * weight
+    options = {"mode": "constant", "truncate": 4.0, "output": np.float32}
+    top = ndimage.gaussian_filter(signal, sigma, **options)
+    bottom = ndimage.gaussian_filter(weight, sigma / np.sqrt(2.0), **options)
+    usable = bottom > 0.1 * np.median(weight[~bad])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.float32(2.0 * np.sqrt(np.pi) * sigma) * top / np.sqrt(bottom)
+    return np.where(usable, ratio, np.float32(0))
+
+
+@pytest.mark.parametrize("sigma", [1.3, 40.0])
+def test_strips_change_no_bit(rng, sigma):
+    """An image of many strips, with planes or functions of rows, has the bits of whole planes, also where the
+    kernel is larger than a strip; so has the mask of grown detections."""
+    shape = (300, 70)
+    image = rng.normal(0, 5, shape).astype(np.float32)
+    sky = rng.uniform(20, 30, shape).astype(np.float32)
+    bad = rng.uniform(size=shape) < 0.1
+    bad[120:140] = True
+    image[bad] = np.nan
+    expected = whole_detection_image(image, sky, bad, sigma)
+    assert_array_equal(detection_image(image, sky, bad, sigma), expected)
+    assert_array_equal(
+        detection_image(lambda rows: image[rows], lambda rows: sky[rows], bad, sigma), expected
+    )
+    grown = ndimage.binary_dilation(expected > 2.0, np.ones((9, 9)))
+    assert_array_equal(detected_pixels(expected, 2.0, 4), grown)
+
+
+def test_nothing_usable_has_no_signal():
+    """With every pixel bad the detection image is 0."""
+    shape = (9, 8)
+    nothing = detection_image(
+        np.full(shape, np.nan, np.float32), np.ones(shape, np.float32), np.ones(shape, bool), 2.0
+    )
+    assert_array_equal(nothing, np.zeros(shape))
+
+
+def test_noise_may_be_a_function_of_pixels(rng):
+    """Noise asked for at the pixels that need it gives the sources that a plane of it gives."""
+    snr = (4 * ndimage.gaussian_filter(rng.normal(size=(90, 110)), 1.5)).astype(np.float32)
+    noise = rng.uniform(0.02, 0.3, snr.shape).astype(np.float32)
+    config = SourceDetectionConfig(threshold=0.5)
+    plane = detect_sources(snr, config, noise)
+    assert 0 < plane.blended.sum() < len(plane.x) < len(detect_sources(snr, config, 0 * noise).x)
+    asked = detect_sources(snr, config, lambda pixels: noise.ravel()[pixels])
+    for name in plane.__dataclass_fields__:
+        assert_array_equal(getattr(asked, name), getattr(plane, name))
+
+
 def test_flood_equals_its_python_twin(rng):
     """The compiled flood gives the plain Python result."""
     snr = ndimage.gaussian_filter(rng.normal(size=(24, 24)), 1.2).astype(np.float32)
     snr /= snr.std()
     above = np.flatnonzero(snr > 0.3)
     order = above[np.argsort(-snr.ravel()[above], kind="stable")]
+    noise = rng.uniform(0.5, 2.0, order.size).astype(np.float32)
     results = []
     for function in (flood, flood.py_func):
         arrays = [np.zeros(snr.shape, np.int32)] + [np.zeros(order.size + 1, np.int64) for _ in range(3)]
-        results.append((function(snr, np.ones_like(snr), order, 0.3, 0.1, *arrays), *arrays))
+        results.append((function(snr, noise, order, 0.3, 0.1, *arrays), *arrays))
     for one, other in zip(*results):
         assert_array_equal(one, other)
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skyquilt.io.parquet import provenance_of, read_table, schema_of, write_table
+from skyquilt.io.parquet import (
+    ROWS_PER_GROUP,
+    provenance_of,
+    read_table,
+    schema_of,
+    write_table,
+    write_tables,
+)
 from skyquilt.primitives.schemas import OBJECT_TRUTH, REFERENCE, SCHEMAS, SOURCE, VISIT
 from skyquilt.primitives.tables import Column, TableError, TableSchema
 
@@ -136,6 +143,58 @@ def test_same_rows_same_bytes(tmp_path):
     assert (tmp_path / "a.parquet").read_bytes() == first
 
 
+@given(st.lists(rows, max_size=4))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_parts_are_one_table(tmp_path, values):
+    """Parts are read as their rows one after the other, each a row group of its own; twice the same bytes."""
+    parts = [small_table(each) for each in values]
+    for name in ("a", "b"):
+        write_tables(tmp_path / name, iter(parts), SMALL, PROVENANCE)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    pd.testing.assert_frame_equal(read_table(tmp_path / "a"), SMALL.concat(parts))
+    assert (schema_of(tmp_path / "a"), provenance_of(tmp_path / "a")) == (SMALL, PROVENANCE)
+    content = pq.ParquetFile(tmp_path / "a").metadata
+    groups = [content.row_group(k).num_rows for k in range(content.num_row_groups)]
+    assert [n for n in groups if n] == [len(part) for part in parts if len(part)]
+
+
+def test_one_part_is_the_whole_table(tmp_path):
+    """One part has the bytes of the table written whole, and so has none those of an empty table."""
+    table = small_table([(k, k, 1.0, True, "r", None, 1, "x") for k in range(10)])
+    for whole, parts in ((table, [table]), (SMALL.empty(), []), (SMALL.empty(), [SMALL.empty()] * 2)):
+        write_table(tmp_path / "whole", whole, SMALL, PROVENANCE)
+        write_tables(tmp_path / "parts", parts, SMALL, PROVENANCE)
+        assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
+
+
+def test_large_parts_are_split(tmp_path):
+    """A part of more rows than a row group holds becomes several."""
+    schema = TableSchema("n", "", "9.2", (Column("n", "i8", "", "Number."),))
+    write_tables(tmp_path / "t", [{"n": np.arange(k)} for k in (ROWS_PER_GROUP + 3, 5)], schema, PROVENANCE)
+    content = pq.ParquetFile(tmp_path / "t").metadata
+    groups = [content.row_group(k).num_rows for k in range(content.num_row_groups)]
+    assert groups == [ROWS_PER_GROUP, 3, 5]
+
+
+def test_a_wrong_part_leaves_what_was_there(tmp_path):
+    """When a later part is wrong, or cannot be made, the file stays as it was; bands are those of the first."""
+    truth = {"id": [1], "kind": ["star"], "ra": [1.0], "dec": [2.0], "halfLightRadius": [0.0]}
+    path = tmp_path / "t.parquet"
+    write_tables(path, [truth | {"flux_g": [3.0]}], OBJECT_TRUTH, {})
+    before = path.read_bytes()
+
+    def failing():
+        yield truth | {"flux_g": [3.0]}
+        raise MemoryError
+
+    with pytest.raises(TableError, match=r"missing flux_g.*extra flux_r"):
+        write_tables(path, [truth | {"flux_g": [3.0]}, truth | {"flux_r": [3.0]}], OBJECT_TRUTH, {})
+    with pytest.raises(MemoryError):
+        write_tables(path, failing(), OBJECT_TRUTH, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_encodings_are_as_said(tmp_path):
     """Text is dictionary encoded, numbers are not, all is zstd."""
     write_table(tmp_path / "t.parquet", small_table([(1, 1.0, 2.0, True, "r", None, 1, "x")] * 3), SMALL, {})
@@ -152,7 +211,7 @@ def test_columns_and_rows_can_be_chosen(tmp_path):
     write_table(
         path, small_table([(k, float(k), 0, k > 1, "gri"[k], None, k, None) for k in range(3)]), SMALL, {}
     )
-    assert read_table(path, columns=["flux", "id"]).to_dict("list") == {
+    assert read_table(path, columns=("flux", "id")).to_dict("list") == {
         "flux": [0.0, 1.0, 2.0],
         "id": [0, 1, 2],
     }

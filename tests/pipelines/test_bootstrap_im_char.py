@@ -233,12 +233,12 @@ def test_positions_are_the_headers(visit):
 
 
 def test_a_lost_detector_costs_itself(visit):
-    """The missing detector has its reason, and the other two are there with nothing against them."""
+    """The missing detector has its reason; nothing is said against the others but that they lack bias and flat."""
     result, written = visit
     assert [(o.item, o.reason, o.value) for o in result.outcomes] == [
-        (0, None, ()),
+        (0, None, (Reason.NO_CALIBRATION,)),
         (9, Reason.MISSING_FILE, None),
-        (1, None, ()),
+        (1, None, (Reason.NO_CALIBRATION,)),
     ]
     assert sorted(written) == sorted(result.psf) == sorted(result.background) == [0, 1]
 
@@ -264,7 +264,7 @@ def test_without_reference_fluxes_are_instrumental():
     for name in ("ap12Flux", "calibFlux", "kronFlux", "sky", "ra", "dec"):
         assert sources[name].isna().all(), name
     assert (sources.calibInstFlux > 0).sum() >= 64
-    assert result.outcomes[0].value == (Reason.NO_WCS, Reason.NO_REFERENCE)
+    assert result.outcomes[0].value == (Reason.NO_CALIBRATION, Reason.NO_WCS, Reason.NO_REFERENCE)
     assert 1 not in result.wcs
 
 
@@ -277,6 +277,33 @@ def test_results_do_not_depend_on_the_other_detectors(visit, reference):
     pd.testing.assert_frame_equal(alone.sources, again.sources, check_exact=True)
     part = whole.sources[whole.sources.detector == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(part, alone.sources, check_exact=True)
+
+
+def test_sources_come_a_detector_at_a_time(visit):
+    """Parts of the Source table are made when asked for, one per good detector, and are its rows in order."""
+    result, _ = visit
+    parts = result.source_parts()
+    assert iter(parts) is parts
+    parts = list(parts)
+    assert [part.detector.unique().tolist() for part in parts] == [[0], [1]]
+    for part in parts:
+        SOURCE.check(part)
+    assert result.n_sources == sum(map(len, parts)) == len(result.sources)
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), result.sources, check_exact=True)
+
+
+def test_compact_results_change_no_bit_of_the_table(visit):
+    """Columns that a worker sends in their final types give the rows that full precision gives."""
+    result, _ = visit
+    wide = [process_detector(each.detector, SimulatedVisit(), CONFIG) for each in result.results]
+    full = replace(result, results=tuple(wide))
+    pd.testing.assert_frame_equal(full.sources, result.sources, check_exact=True)
+    sent = result.results[0].columns
+    assert {name: sent[name].dtype.str[1:] for name in ("peakSnr", "kronRad", "footprintArea_value")} == {
+        "peakSnr": "f4", "kronRad": "f4", "footprintArea_value": "i4",
+    }  # fmt: skip
+    assert sent["kronFlux"].dtype == sent["xErr"].dtype == np.float64
+    assert sum(each.nbytes for each in sent.values()) < sum(each.nbytes for each in wide[0].columns.values())
 
 
 def test_few_stars_take_the_visits_zero_point(reference):

@@ -179,3 +179,11 @@ def test_other_integers_and_names_are_refused():
         Mask(np.zeros(SHAPE, dtype=np.int64))
     with pytest.raises(ValueError, match="capitals"):
         Mask.blank(SHAPE).add_plane("lower")
+
+
+def test_any_of_many_rows():
+    """Pixels are found whichever rows they are in, as by the bits of the whole array."""
+    rng = np.random.default_rng(700)
+    mask = Mask(rng.integers(0, 8, (700, 3)).astype(np.int32))
+    bits = mask.bits(["BAD", "INTERPOLATED"])
+    np.testing.assert_array_equal(mask.any(["BAD", "INTERPOLATED"]), (mask.array & bits) != 0)

@@ -16,7 +16,7 @@ from skyquilt.primitives.schemas import SOURCE, VISIT, VISIT_DETECTOR
 from skyquilt.quality.pages import charts, markup
 from skyquilt.quality.scorecard import ScorecardConfig, make_scorecard
 from skyquilt.quality.site import QualitySiteConfig, scorecard_table, write_resources, write_site
-from skyquilt.quality.visit_pictures import VisitQualityConfig, visit_figures
+from skyquilt.quality.visit_pictures import VisitQualityConfig, detector_figures
 
 EVIL = "<img src=x onerror=alert(1)> & </script>"
 VOID = {"meta", "link", "img", "input", "br"}
@@ -66,9 +66,11 @@ def written(make_survey, tmp_path_factory):
     units.loc[lost, ["status", "reasonCode"]] = ["failed", "unreadable_file"]
     units.loc[lost, ["seeing", "zeroPoint", "magLim", "ra", "dec", "llcra", "llcdec"]] = np.nan
 
-    def figures_of_visit(visit):
-        sources = survey.sources[survey.sources["visit"] == visit]
-        return visit_figures(sources, {0: (800, 1000)}, VisitQualityConfig()) if visit == 100 else None
+    def figures_of_detector(visit, detector):
+        # of the detectors with a picture only this one has layers: no other is asked for
+        assert (visit, detector) == (100, 0)
+        sources = survey.sources.query(f"visit == {visit} and detector == {detector}")
+        return detector_figures(sources, (800, 1000), VisitQualityConfig())
 
     def write(directory, **changes):
         options = {
@@ -101,7 +103,7 @@ def written(make_survey, tmp_path_factory):
                     "detail": "",
                 },
             ],
-            "figures_of_visit": figures_of_visit,
+            "figures_of_detector": figures_of_detector,
         }
         return write_site(directory, **(options | changes))
 

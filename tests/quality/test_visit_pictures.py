@@ -15,14 +15,15 @@ from skyquilt.primitives.mask import Mask
 from skyquilt.quality.visit_pictures import (
     MASK_GROUPS,
     SOURCE_CLASSES,
+    SOURCE_COLUMNS,
     VisitQualityConfig,
     binned_picture,
     block_size,
+    detector_figures,
     draw_detector,
     layer_paths,
     source_marks,
     stretched,
-    visit_figures,
 )
 
 CONFIG = VisitQualityConfig(picture_pixels=200)
@@ -186,17 +187,30 @@ def test_figures_hold_the_brightest_and_are_json(sources):
     survey = sources.assign(ra=np.nan)
     survey.loc[survey.index[:5], "detect_isPrimary"] = False
     config = VisitQualityConfig(max_sources=10)
-    figures = visit_figures(survey, {0: (800, 1000), 4: (100, 100)}, config)
+    figures = detector_figures(survey, (800, 1000), config)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    detector = figures["detectors"]["0"]
-    assert detector["n_sources"] == len(survey) - 5
-    assert (detector["shape"], detector["block"]) == ([800, 1000], 1)
-    rows = [dict(zip(figures["columns"], row, strict=True)) for row in detector["rows"]]
+    assert figures["n_sources"] == len(survey) - 5
+    assert (figures["shape"], figures["block"]) == ([800, 1000], 1)
+    rows = [dict(zip(figures["columns"], row, strict=True)) for row in figures["rows"]]
     expected = survey.iloc[5:].nlargest(10, "peakSnr")
     assert [int(row["id"]) for row in rows] == expected["sourceId"].tolist()
     assert_array_equal([row["x"] for row in rows], expected["x"].round(2))
     assert all(isinstance(row["id"], str) and row["ra"] is None for row in rows)
-    assert figures["detectors"]["4"]["rows"] == []
+    assert detector_figures(survey.head(0), (100, 100), config)["rows"] == []
+
+
+def test_source_columns_are_enough(exposure, sources, tmp_path):
+    """Pictures and figures need no column of the Source table but SOURCE_COLUMNS, and have all of them."""
+    few = sources[list(SOURCE_COLUMNS)]
+    assert detector_figures(few, (300, 390), CONFIG) == detector_figures(sources, (300, 390), CONFIG)
+    one, two = (
+        draw_detector(*exposure, table, tmp_path / f"{len(table.columns)}.png", "t", CONFIG)[0].read_bytes()
+        for table in (few, sources)
+    )
+    assert one == two
+    for name in SOURCE_COLUMNS:
+        with pytest.raises(KeyError, match=name):
+            detector_figures(few.drop(columns=name), (300, 390), CONFIG)
 
 
 def test_a_large_detector_fits():

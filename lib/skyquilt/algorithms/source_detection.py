@@ -16,12 +16,19 @@ crowded.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from skyquilt.primitives.compiled import kernel
+
+Plane = np.ndarray | Callable[[slice], np.ndarray]
+"""Float32 pixels of shape (ny, nx), or a function that makes those of some rows when they are needed."""
+
+_ROWS = 128
+_TRUNCATE = 4.0
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,16 @@ class Detections:
     segments: np.ndarray
 
 
-def detection_image(image: np.ndarray, sky_variance: np.ndarray, bad: np.ndarray, sigma: float) -> np.ndarray:
+def detection_image(image: Plane, sky_variance: Plane, bad: np.ndarray, sigma: float) -> np.ndarray:
     """Signal to noise of a point source of width `sigma` [pixel] at each pixel.
+
+    It is made some rows at a time, so that nothing but the result is as large as the image.
 
     Parameters
     ----------
-    image : ndarray of float32, shape (ny, nx)
+    image : ndarray of float32, shape (ny, nx), or function of rows
         Background subtracted.
-    sky_variance : ndarray of float32, shape (ny, nx)
+    sky_variance : ndarray of float32, shape (ny, nx), or function of rows
         Variance of empty sky.
     bad : ndarray of bool, shape (ny, nx)
         Pixels that must not be used.
@@ -109,18 +118,61 @@ def detection_image(image: np.ndarray, sky_variance: np.ndarray, bad: np.ndarray
     ndarray of float32, shape (ny, nx)
         0 where less than a tenth of the kernel's weight lies on usable pixels.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.where(bad | ~(sky_variance > 0), np.float32(0), 1 / sky_variance).astype(np.float32)
-    signal = np.where(bad, np.float32(0), image) * weight
+    snr = np.empty(bad.shape, dtype=np.float32)
+    typical = _typical_weight(sky_variance, bad, snr)
+    reach = int(_TRUNCATE * sigma + 0.5)
     # the filter normalises kernels to 1: G = 2 pi s^2 g_s, G^2 = pi s^2 g_{s / sqrt 2}
-    options = {"mode": "constant", "truncate": 4.0, "output": np.float32}
-    top = ndimage.gaussian_filter(signal, sigma, **options)
-    bottom = ndimage.gaussian_filter(weight, sigma / np.sqrt(2.0), **options)
-    typical = np.median(weight[~bad]) if not bad.all() else 0.0
-    usable = bottom > 0.1 * typical
     factor = np.float32(2.0 * np.sqrt(np.pi) * sigma)
-    np.sqrt(bottom, out=bottom, where=usable)
-    return np.divide(factor * top, bottom, out=np.zeros_like(top), where=usable)
+    for rows, around, inside in _strips(bad.shape[0], reach):
+        weight = _weight(sky_variance, bad, around)
+        signal = np.where(bad[around], np.float32(0), _rows(image, around)) * weight
+        top = _blurred(signal, sigma)[inside]
+        bottom = _blurred(weight, sigma / np.sqrt(2.0))[inside]
+        usable = bottom > 0.1 * typical
+        np.sqrt(bottom, out=bottom, where=usable)
+        snr[rows] = 0
+        np.divide(factor * top, bottom, out=snr[rows], where=usable)
+    return snr
+
+
+def _strips(n_rows: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows of an image a few at a time, the same with `reach` rows around, and where they are in those."""
+    for start in range(0, n_rows, _ROWS):
+        stop = min(start + _ROWS, n_rows)
+        first = max(start - reach, 0)
+        yield (
+            slice(start, stop),
+            slice(first, min(stop + reach, n_rows)),
+            slice(start - first, stop - first),
+        )
+
+
+def _rows(plane: Plane, rows: slice) -> np.ndarray:
+    return plane(rows) if callable(plane) else plane[rows]
+
+
+def _weight(sky_variance: Plane, bad: np.ndarray, rows: slice) -> np.ndarray:
+    """1 / sky variance of some rows, 0 where a pixel must not be used; float32."""
+    variance = _rows(sky_variance, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(bad[rows] | ~(variance > 0), np.float32(0), 1 / variance).astype(
+            np.float32, copy=False
+        )
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return ndimage.gaussian_filter(image, sigma, mode="constant", truncate=_TRUNCATE, output=np.float32)
+
+
+def _typical_weight(sky_variance: Plane, bad: np.ndarray, buffer: np.ndarray) -> np.floating:
+    """Median weight of the pixels that are not bad, 0 without any; `buffer` (ny, nx) is overwritten."""
+    values = buffer.reshape(-1)
+    n = 0
+    for rows, _, _ in _strips(bad.shape[0], 0):
+        chosen = _weight(sky_variance, bad, rows)[~bad[rows]]
+        values[n : n + chosen.size] = chosen
+        n += chosen.size
+    return np.median(values[:n], overwrite_input=True) if n else np.float32(0)
 
 
 def detected_pixels(snr: np.ndarray, threshold: float, grow: int) -> np.ndarray:
@@ -128,7 +180,11 @@ def detected_pixels(snr: np.ndarray, threshold: float, grow: int) -> np.ndarray:
     above = snr > threshold
     if grow == 0 or not above.any():
         return above
-    return ndimage.uniform_filter(above.astype(np.float32), size=2 * grow + 1, mode="constant") > 1e-4
+    grown = np.empty_like(above)
+    for rows, around, inside in _strips(snr.shape[0], grow):
+        share = ndimage.uniform_filter(above[around].astype(np.float32), size=2 * grow + 1, mode="constant")
+        grown[rows] = share[inside] > 1e-4
+    return grown
 
 
 @kernel("int64(int64[:], int64)")
@@ -141,7 +197,7 @@ def _root(parent, node):
 
 
 @kernel(
-    "int64(const(float32[:, ::1]), const(float32[:, ::1]), const(int64[:]), float64, float64, int32[:, ::1], "
+    "int64(const(float32[:, ::1]), const(float32[:]), const(int64[:]), float64, float64, int32[:, ::1], "
     "int64[:], int64[:], int64[:])"
 )
 def flood(snr, noise, order, significance, contrast, region, parent, family, peak):
@@ -149,8 +205,10 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
 
     Parameters
     ----------
-    snr, noise : float32, shape (ny, nx)
-        Detection image, and its own noise at each pixel.
+    snr : float32, shape (ny, nx)
+        Detection image.
+    noise : float32, shape (n,)
+        Noise of the detection image at the pixels of `order`.
     order : int64, shape (n,)
         Flat indices of the pixels above the threshold, the highest first.
     significance, contrast : float
@@ -163,6 +221,7 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
     rows, columns = snr.shape
     n = 0
     roots = np.empty(8, np.int64)
+    noise_of_peak = np.empty(order.size + 1, np.float32)
     for k in range(order.size):
         j, i = order[k] // columns, order[k] % columns
         value = np.float64(snr[j, i])
@@ -191,6 +250,7 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
             parent[n] = n
             family[n] = n
             peak[n] = order[k]
+            noise_of_peak[n] = noise[k]
             region[j, i] = n
             continue
         for m in range(count):
@@ -202,7 +262,7 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
                 continue
             py, px = peak[root] // columns, peak[root] % columns
             height = np.float64(snr[py, px])
-            if height - value < max(significance * np.float64(noise[py, px]), contrast * height):
+            if height - value < max(significance * np.float64(noise_of_peak[root]), contrast * height):
                 parent[root] = best
         region[j, i] = _root(parent, steepest)
     return n
@@ -228,7 +288,9 @@ def region_sums(snr, order, region, number, area, sum_s, sum_x, sum_y):
 
 
 def detect_sources(
-    snr: np.ndarray, config: SourceDetectionConfig, noise: np.ndarray | None = None
+    snr: np.ndarray,
+    config: SourceDetectionConfig,
+    noise: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Detections:
     """Footprints and peaks in a detection image; none is a result, not an error.
 
@@ -236,18 +298,18 @@ def detect_sources(
     ----------
     snr : ndarray of float32, shape (ny, nx)
     config : SourceDetectionConfig
-    noise : ndarray of float32, shape (ny, nx), optional
-        Noise of `snr` at each pixel: sqrt(variance / sky variance); 1 by default.
+    noise : ndarray of float32, shape (ny, nx), or function, optional
+        Noise of `snr` at each pixel: sqrt(variance / sky variance); or a function that gives it for an array
+        of flat indices of pixels, which then are few; 1 by default.
     """
     snr = np.ascontiguousarray(snr, dtype=np.float32)
-    noise = np.ones_like(snr) if noise is None else np.ascontiguousarray(noise, dtype=np.float32)
     above = np.flatnonzero(snr > config.threshold)
     order = above[np.argsort(-snr.ravel()[above], kind="stable")].astype(np.int64)
     region = np.zeros(snr.shape, np.int32)
     parent, family, peak = (np.zeros(order.size + 1, np.int64) for _ in range(3))
     n = flood(
         snr,
-        noise,
+        _noise_at(noise, order),
         order,
         float(config.deblend_significance),
         float(config.deblend_contrast),
@@ -259,7 +321,8 @@ def detect_sources(
     root, footprint = _resolved(parent[: n + 1]), _resolved(family[: n + 1])
     sources = np.flatnonzero(root[1:] == np.arange(1, n + 1)) + 1
     sources = sources[np.argsort(peak[sources], kind="stable")]
-    sources = sources[_footprint_areas(region, footprint)[footprint[sources]] >= config.min_area]
+    areas = _footprint_areas(region.ravel()[order], footprint)
+    sources = sources[areas[footprint[sources]] >= config.min_area]
     number = np.full(n + 1, -1, np.int64)
     number[sources] = np.arange(sources.size)
     number = np.where(root > 0, number[root], -1)
@@ -268,6 +331,9 @@ def detect_sources(
     region_sums(snr, order, region, number, area, *sums)
     _, members, sizes = np.unique(footprint[sources], return_inverse=True, return_counts=True)
     peak_y, peak_x = np.divmod(peak[sources], snr.shape[1])
+    # regions become segments in place; all others of the image's pixels are 0 in both
+    segments = region.reshape(-1)
+    segments[order] = (number + 1).astype(np.int32)[segments[order]]
     return Detections(
         sums[1] / sums[0],
         sums[2] / sums[0],
@@ -277,8 +343,18 @@ def detect_sources(
         area,
         members.astype(np.int64),
         sizes[members] > 1,
-        (number + 1).astype(np.int32)[region],
+        region,
     )
+
+
+def _noise_at(
+    noise: np.ndarray | Callable[[np.ndarray], np.ndarray] | None, pixels: np.ndarray
+) -> np.ndarray:
+    """Noise of the pixels of these flat indices, float32."""
+    if noise is None:
+        return np.ones(pixels.size, np.float32)
+    values = noise(pixels) if callable(noise) else np.ravel(noise)[pixels]
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _resolved(parent: np.ndarray) -> np.ndarray:
@@ -292,7 +368,6 @@ def _resolved(parent: np.ndarray) -> np.ndarray:
 
 
 def _footprint_areas(region: np.ndarray, footprint: np.ndarray) -> np.ndarray:
-    """Pixels of each footprint, indexed by its root."""
-    pixels = np.bincount(region.ravel(), minlength=footprint.size)
-    pixels[0] = 0
+    """Pixels of each footprint, indexed by its root, from the regions of all pixels above the threshold."""
+    pixels = np.bincount(region, minlength=footprint.size)
     return np.bincount(footprint, weights=pixels, minlength=footprint.size)

@@ -155,12 +155,13 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None, filter: A
     arrow = _arrow_schema_of(path)
     names = arrow.names
     _check_names(path, columns or (), names)
+    wanted = None if columns is None else list(columns)
     try:
         # no partitioning: a directory called visit=3 above the file must not become a column
-        table = pq.read_table(path, columns=columns, filters=filter, partitioning=None, use_threads=False)
+        table = pq.read_table(path, columns=wanted, filters=filter, partitioning=None, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise TableError(f"{path}: damaged Parquet file ({error})") from error
-    order = table.column_names if columns is None else list(columns)
+    order = table.column_names if wanted is None else wanted
     # other software marks every column nullable, so that there the mark says nothing
     ours = (_PREFIX + "schema").encode() in (arrow.metadata or {})
     frame = {

@@ -99,9 +99,9 @@ PRODUCTS: dict[str, Product] = {
         "A detector with mask and sources; image and mask alone lie beside it.",
     ),
     "visit_quality_table": Product(
-        "quality/visits/{visit}/figures.json",
+        "quality/visits/{visit}/detector_{detector:03d}.json",
         "6.2.1",
-        "What the pages show of a visit: sources, reasons, figures.",
+        "What the page of a detector shows of its sources.",
     ),
     "visit_tables_manifest": Product("release/visits/manifest.json", "5.6", "What made the visit tables."),
     "visit_table": Product("release/visits/visit_table.parquet", "5.6", "One row per visit."),

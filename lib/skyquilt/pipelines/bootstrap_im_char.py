@@ -80,6 +80,7 @@ from skyquilt.pipelines.visit_figures import detector_figures, pixel_figures, st
 from skyquilt.primitives.background import Background
 from skyquilt.primitives.exposure import Exposure
 from skyquilt.primitives.failure import Outcome, ProcessingFailure, Reason, serial_map
+from skyquilt.primitives.geometry import Box
 from skyquilt.primitives.psf import FWHM_OF_SIGMA, GaussianPsf
 
 if TYPE_CHECKING:
@@ -177,9 +178,12 @@ def process_detector(detector: int, data: VisitData, config: BootstrapImCharConf
     gain = float(np.mean([amplifier.gain for amplifier in raw.detector.amplifiers]))
     del raw, bias, flat
     exposure, sky_variance, estimate = subtract_background(isr.exposure, config)
+    # from here on the only pixels in memory are the subtracted ones
+    isr = replace(isr, exposure=exposure)
     sigma = measure_seeing(exposure, sky_variance, config)
     detections = detect_sources(exposure, sky_variance, sigma, config)
     measured = measure_sources(exposure, detections, sigma, config)
+    del detections
     stars = select_stars(measured, config.psf)
     moments = star_moments(measured.columns, stars)
     psf = fit_psf(moments)
@@ -235,53 +239,62 @@ def unusable(exposure: Exposure) -> np.ndarray:
 
 def subtract_background(
     exposure: Exposure, config: BootstrapImCharConfig
-) -> tuple[Exposure, np.ndarray, BackgroundEstimate]:
+) -> tuple[Exposure, Background, BackgroundEstimate]:
     """SubtractBackground (5.1.1.9), twice: before and after the sources are known.
 
     Returns
     -------
     exposure : Exposure
         With the background subtracted and kept as a component.
-    sky_variance : ndarray of float32, shape (ny, nx)
-        Variance of empty sky [electron^2].
+    sky_variance : Background
+        Variance of empty sky [electron^2]; a model, for a plane of it is as large as the image.
     estimate : BackgroundEstimate
     """
     bad = unusable(exposure)
     # stars that saturate tell nothing of the sky
-    good = ~(bad | exposure.mask.any(["SATURATED"]))
+    good = ~exposure.mask.any(["BAD", "NO_DATA", "SATURATED"])
     box = exposure.box
     first = estimate_background(exposure.image, good, box, config.background, statistic="mode")
-    image = exposure.image - Background([first.layer]).image(box)
-    sky = estimate_sky_variance(exposure.variance, good, box, config.background)
-    sky_variance = Background([sky]).image(box)
-    snr = detection_image(image, sky_variance, bad, config.detection.first_fwhm / FWHM_OF_SIGMA)
-    del image
+    sky_level = _rows_of(Background([first.layer]), box)
+    sky_variance = Background([estimate_sky_variance(exposure.variance, good, box, config.background)])
+    snr = detection_image(
+        lambda rows: exposure.image[rows] - sky_level(rows),
+        _rows_of(sky_variance, box),
+        bad,
+        config.detection.first_fwhm / FWHM_OF_SIGMA,
+    )
     empty = good & ~detected_pixels(snr, config.detection.mask_threshold, config.detection.mask_grow)
     del snr
     try:
         estimate = estimate_background(exposure.image, empty, box, config.background)
-        sky = estimate_sky_variance(exposure.variance, empty, box, config.background)
-        sky_variance = Background([sky]).image(box)
+        sky_variance = Background([estimate_sky_variance(exposure.variance, empty, box, config.background)])
     except ProcessingFailure as failure:
         if failure.reason is not Reason.NO_GOOD_PIXELS:
             raise
         # a field so crowded that no cell has empty sky: the mode of all pixels is what there is
         estimate = first
-    return exposure.with_background(Background([estimate.layer])), sky_variance, estimate
+    image, background = Background([estimate.layer]).subtract(exposure.image, box)
+    return exposure.with_(image=image, background=background), sky_variance, estimate
 
 
-def measure_seeing(exposure: Exposure, sky_variance: np.ndarray, config: BootstrapImCharConfig) -> float:
+def _rows_of(model: Background, box: Box) -> Callable[[slice], np.ndarray]:
+    """Function that makes the model at some rows of a box, float32."""
+    return lambda rows: model.image(Box(box.x0, box.y0 + rows.start, box.nx, rows.stop - rows.start))
+
+
+def measure_seeing(exposure: Exposure, sky_variance: Background, config: BootstrapImCharConfig) -> float:
     """Sigma of the stars [pixel] from the brightest sources; the configured first one without any.
 
     What FitWavefront (5.1.1.8) is for: a width good enough to detect with.
     """
     first = config.detection.first_fwhm / FWHM_OF_SIGMA
     bad = unusable(exposure)
-    snr = detection_image(exposure.image, sky_variance, bad, first)
+    snr = detection_image(exposure.image, _rows_of(sky_variance, exposure.box), bad, first)
     bright = SourceDetectionConfig(
         threshold=config.measurement.min_snr_seeing, min_area=3, deblend_contrast=1.0
     )
     found = source_detection.detect_sources(snr, bright)
+    del snr
     bits = np.zeros(len(found.x), np.int32)
     footprint_bits(exposure.mask.array, found.segments, bits)
     clean = (bits & exposure.mask.bits(["BAD", "NO_DATA", "SATURATED", "SUSPECT", "COSMIC_RAY"])) == 0
@@ -296,15 +309,21 @@ def measure_seeing(exposure: Exposure, sky_variance: np.ndarray, config: Bootstr
 
 
 def detect_sources(
-    exposure: Exposure, sky_variance: np.ndarray, sigma: float, config: BootstrapImCharConfig
+    exposure: Exposure, sky_variance: Background, sigma: float, config: BootstrapImCharConfig
 ) -> Detections:
     """DetectSources and DeblendSources (5.1.1.10, 5.1.1.11); sets DETECTED and DETECTION_EDGE of the mask."""
-    snr = detection_image(exposure.image, sky_variance, unusable(exposure), sigma)
-    with np.errstate(invalid="ignore"):
-        noise = np.sqrt(np.maximum(exposure.variance / sky_variance, np.float32(1)))
-    detections = source_detection.detect_sources(
-        snr, config.detection, np.nan_to_num(noise, copy=False, nan=1.0)
-    )
+    snr = detection_image(exposure.image, _rows_of(sky_variance, exposure.box), unusable(exposure), sigma)
+
+    def noise(pixels: np.ndarray) -> np.ndarray:
+        y, x = np.divmod(pixels, exposure.box.nx)
+        sky = np.zeros(pixels.size)
+        for layer in sky_variance.layers:
+            sky += layer.evaluate(x + exposure.box.x0, y + exposure.box.y0)
+        ratio = exposure.variance[y, x] / sky.astype(np.float32)
+        return np.nan_to_num(np.sqrt(np.maximum(ratio, np.float32(1))), copy=False, nan=1.0)
+
+    detections = source_detection.detect_sources(snr, config.detection, noise)
+    del snr
     exposure.mask.set(["DETECTED"], detections.segments > 0)
     border = int(np.ceil(2.0 * sigma))
     edge = np.ones(exposure.shape, dtype=bool)

@@ -50,10 +50,10 @@ class CombineDetector:
             return read_raw(paths[i], self.frames.camera, detector)
 
         if self.kind == "bias":
-            combined = combine_bias(read, len(paths), self.config)
+            combined = combine_bias(read, len(paths), self.config, self.directory)
         else:
             bias = None if self.bias is None else read_calibration(self.bias, "bias", detector)
-            combined = combine_flat(read, len(paths), bias, self.config)
+            combined = combine_flat(read, len(paths), bias, self.config, self.directory)
         write_exposure(self.directory / detector_file(detector), combined.exposure, dict(self.provenance))
         return combined_figures(combined)
 

@@ -1,8 +1,9 @@
 """Calibration Products Production (LDM-151 4): combined bias and flat of one detector.
 
-Frames are combined in blocks of rows: the stack in memory is frames x rows x nx x 4 bytes, at most
-`max_memory` of the configuration, plus one raw frame and the result. When a detector needs several blocks,
-each frame is read once per block.
+Each frame is read and assembled once and waits in a file without a name, 4 bytes per pixel. Frames are then
+combined in blocks of rows: the stack in memory is frames x rows x nx x 4 bytes, at most `max_memory` of the
+configuration, plus the result (10 bytes per pixel). Before, one raw frame and its assembled image and mask are
+in memory.
 
 Outliers are found against the noise that each frame is expected to have (read noise measured in its overscan,
 photon noise of the median), not against the scatter of a few values, so that one cosmic ray among three
@@ -11,14 +12,15 @@ frames goes.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skyquilt.algorithms.instrument_signature_removal import (
-    AssembledFrame,
     InstrumentSignatureRemovalConfig,
     assemble,
 )
@@ -30,8 +32,12 @@ from skyquilt.primitives.mask import Mask
 from skyquilt.primitives.statistics import median
 
 if TYPE_CHECKING:
+    from skyquilt.algorithms.instrument_signature_removal import CalibrationPixels
     from skyquilt.instrument.camera import Detector
     from skyquilt.instrument.raw import RawFrame
+
+
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class CombineBiasConfig:
     """Fewest usable frames."""
     clip: float = 5.0
     """Values further than this from the median of the frames are left out [sigma of the expected noise]."""
-    max_memory: float = 400.0
+    max_memory: float = 100.0
     """Largest stack held at a time [MB]."""
     isr: InstrumentSignatureRemovalConfig = field(default_factory=InstrumentSignatureRemovalConfig)
     """Overscan and masks of the single frames."""
@@ -59,7 +65,7 @@ class CombineFlatConfig:
     """Fewest usable frames."""
     clip: float = 5.0
     """Values further than this from the median of the frames are left out [sigma of the expected noise]."""
-    max_memory: float = 400.0
+    max_memory: float = 100.0
     """Largest stack held at a time [MB]."""
     min_level: float = 1000.0
     """Frames with a lower median are not used [electron]."""
@@ -183,17 +189,20 @@ def clipped_combination(stack, constant, photon, weights, clip, mean, variance, 
 
 
 def combine_bias(
-    read: Callable[[int], RawFrame], n_frames: int, config: CombineBiasConfig
+    read: Callable[[int], RawFrame], n_frames: int, config: CombineBiasConfig, scratch: Path | None = None
 ) -> CombinedCalibration:
     """Combined bias of one detector [ADU above overscan] (LDM-151 4).
 
     Parameters
     ----------
     read : callable
-        `read(i)` opens frame i; a ProcessingFailure it raises leaves the frame out with its reason. Called
-        again for each block of rows.
+        `read(i)` opens frame i; a ProcessingFailure it raises leaves the frame out with its reason.
     n_frames : int
         Frames 0 .. n_frames - 1.
+    config : CombineBiasConfig
+    scratch : Path, optional
+        Directory of a disk with room for the frames (4 bytes per pixel each) while they are combined; the
+        system's directory for temporary files by default.
 
     Raises
     ------
@@ -201,20 +210,24 @@ def combine_bias(
         TOO_FEW_INPUTS with fewer than `config.min_frames` usable frames.
     """
 
-    def look(i: int) -> tuple[RawFrame, AssembledFrame, _Frame]:
+    def look(i: int) -> tuple[Detector, np.ndarray, _Frame]:
         raw = read(i)
         frame = assemble(raw, config.isr)
         noise = tuple(
             (figures.read_noise / amplifier.gain) ** 2
             for amplifier, figures in zip(raw.detector.amplifiers, frame.amplifiers)
         )
-        return raw, frame, _Frame(i, 0.0, noise, (0.0,) * len(noise))
+        return raw.detector, frame.image, _Frame(i, 0.0, noise, (0.0,) * len(noise))
 
-    return _combine(look, n_frames, config.min_frames, config.clip, config.max_memory, "adu", "bias")
+    return _combine(look, n_frames, config, "adu", "bias", scratch)
 
 
 def combine_flat(
-    read: Callable[[int], RawFrame], n_frames: int, bias: Exposure | None, config: CombineFlatConfig
+    read: Callable[[int], RawFrame],
+    n_frames: int,
+    bias: CalibrationPixels | None,
+    config: CombineFlatConfig,
+    scratch: Path | None = None,
 ) -> CombinedCalibration:
     """Combined flat of one detector: the response, with median 1 over the detector (LDM-151 4).
 
@@ -222,93 +235,103 @@ def combine_flat(
     response of pixels and amplifiers within the detector; that of detectors among each other stays in the
     science frames and goes into the zero point of each detector.
 
+    Parameters
+    ----------
+    read, n_frames, scratch
+        As of `combine_bias`.
+    bias : Exposure, CalibrationPixels or None
+        [ADU]; asked for some rows at a time, for every frame.
+    config : CombineFlatConfig
+
     Raises
     ------
     ProcessingFailure
         TOO_FEW_INPUTS; WRONG_SHAPE when the bias does not fit.
     """
 
-    def look(i: int) -> tuple[RawFrame, AssembledFrame, _Frame]:
-        raw = read(i)
-        frame = assemble(raw, config.isr)
-        level = _to_electrons(raw.detector, frame, bias)
-        saturated = frame.mask.any(["SATURATED"])
+    def look(i: int) -> tuple[Detector, np.ndarray, _Frame]:
+        detector, image, saturated, read_noise = _assembled(read(i), config.isr)
+        level = _to_electrons(detector, image, bias)
         share = float(saturated.mean())
         if share > config.max_saturated:
             raise ProcessingFailure(
                 Reason.SATURATED_FRAME,
                 f"{share:.1%} of the flat is saturated (limit {config.max_saturated:.1%})",
             )
-        frame.image[saturated] = np.nan
+        image[saturated] = np.nan
         if not level >= config.min_level:
             raise ProcessingFailure(
                 Reason.EXCLUDED,
                 f"median of the flat is {level:.0f} electron (least {config.min_level:.0f})",
             )
-        np.divide(frame.image, np.float32(level), out=frame.image)
-        noise = tuple((figures.read_noise / level) ** 2 for figures in frame.amplifiers)
-        return raw, frame, _Frame(i, level, noise, (1.0 / level,) * len(noise))
+        np.divide(image, np.float32(level), out=image)
+        noise = tuple((each / level) ** 2 for each in read_noise)
+        return detector, image, _Frame(i, level, noise, (1.0 / level,) * len(noise))
 
-    return _combine(look, n_frames, config.min_frames, config.clip, config.max_memory, "", "flat")
+    return _combine(look, n_frames, config, "", "flat", scratch)
 
 
-def _to_electrons(detector: Detector, frame: AssembledFrame, bias: Exposure | None) -> float:
+def _assembled(
+    raw: RawFrame, isr: InstrumentSignatureRemovalConfig
+) -> tuple[Detector, np.ndarray, np.ndarray, list[float]]:
+    """Detector, image [ADU], saturated pixels and read noise of the amplifiers; raw and mask are let go."""
+    frame = assemble(raw, isr)
+    read_noise = [figures.read_noise for figures in frame.amplifiers]
+    return raw.detector, frame.image, frame.mask.any(["SATURATED"]), read_noise
+
+
+def _to_electrons(detector: Detector, image: np.ndarray, bias: CalibrationPixels | None) -> float:
     """Subtract the bias and multiply by the gain, in place; the median of the detector [electron]."""
     if bias is not None:
-        if bias.image.shape != frame.image.shape:
+        if bias.box.shape != image.shape:
             raise ProcessingFailure(
-                Reason.WRONG_SHAPE, f"bias has shape {bias.image.shape}, the detector {frame.image.shape}"
+                Reason.WRONG_SHAPE, f"bias has shape {bias.box.shape}, the detector {image.shape}"
             )
-        frame.image[...] -= bias.image
+        for start in range(0, detector.ny, _ROWS):
+            strip = Box(0, start, detector.nx, min(_ROWS, detector.ny - start))
+            image[strip.slices()] -= bias.subimage(strip).image
     for amplifier in detector.amplifiers:
-        frame.image[amplifier.data.slices()] *= np.float32(amplifier.gain)
-    return median(frame.image)
+        image[amplifier.data.slices()] *= np.float32(amplifier.gain)
+    return median(image)
 
 
 def _combine(
-    look: Callable[[int], tuple[RawFrame, AssembledFrame, _Frame]],
+    look: Callable[[int], tuple[Detector, np.ndarray, _Frame]],
     n_frames: int,
-    min_frames: int,
-    clip: float,
-    max_memory: float,
+    config: CombineBiasConfig | CombineFlatConfig,
     unit: str,
     kind: str,
+    scratch: Path | None,
 ) -> CombinedCalibration:
-    """Row blocks of all frames, combined; the first block decides which frames are usable."""
-    outcomes: dict[int, Outcome] = {}
-    result: _Result | None = None
-    start = 0
-    while result is None or start < result.detector.ny:
-        frames: list[_Frame] = []
-        stack: np.ndarray | None = None
+    """Every frame into a file, one after the other; then row blocks of all frames, combined."""
+    outcomes: list[Outcome] = []
+    frames: list[_Frame] = []
+    detector: Detector | None = None
+    with tempfile.TemporaryFile(dir=scratch) as waiting:
         for i in range(n_frames):
-            if start and not outcomes[i].ok:
-                continue
             outcome = attempt(look, i)
-            if not outcome.ok:
-                if start:
-                    raise ProcessingFailure(
-                        outcome.reason, f"frame {i} could be read once only: {outcome.detail}"
-                    )
-                outcomes[i] = outcome
-                continue
-            raw, assembled, frame = outcome.value
-            outcomes[i] = Outcome(i, frame.level)
-            if result is None:
-                result = _Result(raw.detector)
-            if stack is None:
-                rows = _block_rows(n_frames, result.detector, max_memory)
-                stop = min(start + rows, result.detector.ny)
-                stack = np.empty((n_frames, stop - start, result.detector.nx), dtype=np.float32)
-            stack[len(frames)] = assembled.image[start:stop]
-            frames.append(frame)
-        if result is None or stack is None or len(frames) < min_frames:
+            if outcome.ok:
+                detector, image, frame = outcome.value
+                waiting.write(np.ascontiguousarray(image).data)
+                frames.append(frame)
+                outcome = Outcome(i, frame.level)
+                # pixels of this frame must not stay while the next one is read
+                del image
+            outcomes.append(outcome)
+        if detector is None or len(frames) < config.min_frames:
             raise ProcessingFailure(
-                Reason.TOO_FEW_INPUTS, _too_few(kind, len(frames), min_frames, list(outcomes.values()))
+                Reason.TOO_FEW_INPUTS, _too_few(kind, len(frames), config.min_frames, outcomes)
             )
-        result.add_block(stack[: len(frames)], frames, start, clip)
-        start = stop
-    return result.finished(unit, tuple(outcomes[i] for i in range(n_frames)))
+        result = _Result(detector)
+        rows = _block_rows(len(frames), detector, config.max_memory)
+        for start in range(0, detector.ny, rows):
+            stack = np.empty((len(frames), min(rows, detector.ny - start), detector.nx), dtype=np.float32)
+            for number, part in enumerate(stack):
+                waiting.seek(4 * detector.nx * (number * detector.ny + start))
+                waiting.readinto(part)
+            result.add_block(stack, frames, start, config.clip)
+            del stack
+    return result.finished(unit, tuple(outcomes))
 
 
 def _block_rows(n_frames: int, detector: Detector, max_memory: float) -> int:

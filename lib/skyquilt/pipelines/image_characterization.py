@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from skyquilt.algorithms.aperture_correction import ApertureCorrection
+    from skyquilt.algorithms.instrument_signature_removal import CalibrationPixels
     from skyquilt.algorithms.measurement.variants.single_frame import Columns
     from skyquilt.instrument.raw import RawFrame
     from skyquilt.pipelines.visit_calibration import DetectorCalibration
@@ -41,7 +42,7 @@ class VisitData(Protocol):
         """Raw frame with the WCS to start from as `header_wcs`; ProcessingFailure when it cannot be had."""
         ...
 
-    def read_calibration(self, kind: str, detector: int) -> Exposure | None:
+    def read_calibration(self, kind: str, detector: int) -> CalibrationPixels | None:
         """The `bias` or `flat` that serves this visit, or None."""
         ...
 

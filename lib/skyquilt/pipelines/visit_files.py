@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyquilt.instrument.raw import read_raw
-from skyquilt.io.fits import read_exposure, write_exposure
+from skyquilt.io.fits import read_pixels, write_exposure
 from skyquilt.io.manifests import read_manifest
 from skyquilt.primitives.failure import ProcessingFailure, Reason
+from skyquilt.primitives.geometry import Box
 
 if TYPE_CHECKING:
     from skyquilt.instrument.camera import Camera
@@ -75,7 +76,7 @@ class VisitFiles:
             # a frame without any WCS is still a frame: its sources have pixel positions and a flag
             return replace(raw, header_wcs=None)
 
-    def read_calibration(self, kind: str, detector: int) -> Exposure | None:
+    def read_calibration(self, kind: str, detector: int) -> CalibrationFile | None:
         """The combined calibration of a detector, its checksum verified; None where there is none."""
         path = self.calibrations.get(kind)
         return None if path is None else read_calibration(path, kind, detector)
@@ -89,16 +90,44 @@ class VisitFiles:
         write_exposure(self.directory / detector_file(detector), pixels, dict(self.provenance))
 
 
+@dataclass(frozen=True)
+class CalibrationFile:
+    """A combined calibration of one detector of which only the part asked for is read: whole, it is as large
+    as the exposure that it serves.
+
+    Parameters
+    ----------
+    path : Path
+    box : Box
+        Of the detector.
+    """
+
+    path: Path
+    box: Box
+
+    @classmethod
+    def open(cls, path: Path) -> CalibrationFile:
+        """The calibration in a file as `combine_bias` and `combine_flat` make it."""
+        from astropy.io import fits
+
+        header = fits.getheader(path, "IMAGE")
+        return cls(path, Box(0, 0, header["NAXIS1"], header["NAXIS2"]))
+
+    def subimage(self, box: Box) -> Exposure:
+        """Image, mask and variance within a box, read now; as `Exposure.subimage`."""
+        return read_pixels(self.path, box)
+
+
 def detector_file(detector: int) -> str:
     """File name of a detector's product within the directory of its visit or calibration."""
     return f"detector_{detector:03d}.fits"
 
 
-def read_calibration(manifest: Path, kind: str, detector: int) -> Exposure | None:
+def read_calibration(manifest: Path, kind: str, detector: int) -> CalibrationFile | None:
     """A detector's combined calibration, its checksum verified; None when it was not made."""
     content = read_manifest(manifest)
     names = content.members(kind, detector=detector)
-    return read_exposure(content.open(names[0])) if names else None
+    return CalibrationFile.open(content.open(names[0])) if names else None
 
 
 @dataclass(frozen=True)

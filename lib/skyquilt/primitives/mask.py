@@ -17,6 +17,8 @@ from skyquilt.primitives.geometry import Box
 
 MAX_PLANES = 31
 
+_ROWS = 256
+
 STANDARD_PLANES: dict[str, str] = {
     "BAD": "Defect of the detector, or response too far from its neighbours'.",
     "SATURATED": "Full well or converter limit reached, or bled into.",
@@ -132,7 +134,13 @@ class Mask:
         """Pixels with at least one of the planes set (None: of all planes); bool, shape (ny, nx)."""
         if names is None:
             names = list(self.planes)
-        return (self.array & np.int32(self.bits(names, missing_ok=missing_ok))) != 0
+        bits = np.int32(self.bits(names, missing_ok=missing_ok))
+        found = np.empty(self.shape, dtype=bool)
+        # a few rows at a time: no second integer image of a whole detector is held
+        for start in range(0, self.shape[0], _ROWS):
+            rows = slice(start, start + _ROWS)
+            np.not_equal(self.array[rows] & bits, 0, out=found[rows])
+        return found
 
     def all(self, names: str | Iterable[str]) -> np.ndarray:
         """Pixels with every one of the planes set; bool, shape (ny, nx)."""

@@ -29,6 +29,13 @@ LSST_SRD = "LSST SRD"
 TOPICS = ("production", "image quality", "detection", "astrometry", "photometry", "quoted errors")
 """What rows are about, in the order of the scorecard."""
 
+SOURCE_COLUMNS = (
+    *("visit", "detector", "band", "x", "y", "xErr", "yErr", "ra", "dec", "raErr", "decErr"),
+    *("calibFlux", "calibFluxErr", "extendedness", "peakSnr", "detect_isPrimary", "centroid_flag"),
+    *(f"pixelFlags_{name}" for name in metrics.CORE_FLAGS + metrics.FOOTPRINT_FLAGS),
+)
+"""Columns of the Source table that a scorecard is made from."""
+
 _STAGE = "BootstrapImChar"
 _MMAG_PER_RELATIVE = 2500 / math.log(10)
 
@@ -127,7 +134,7 @@ def make_scorecard(
     Parameters
     ----------
     sources : DataFrame
-        All visits' sources, schema SOURCE.
+        All visits' sources: `SOURCE_COLUMNS` of schema SOURCE.
     truth : mapping of str to DataFrame
         Tables ``source`` (SOURCE_TRUTH) and ``visit_detector`` (VISIT_DETECTOR_TRUTH); others are not needed.
         Empty for real skies.

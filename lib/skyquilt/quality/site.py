@@ -87,6 +87,7 @@ class _Site:
     survey: Mapping[str, str]
     outlines: Mapping[int, Mapping[str, Any]]
     pictures: Mapping[tuple[int, int], str | Mapping[str, str]]
+    figures_of_detector: Callable[[int, int], Mapping[str, Any] | None]
     failures: Sequence[Mapping[str, Any]]
     config: QualitySiteConfig
     written: list[Path]
@@ -121,7 +122,7 @@ def write_site(
     scorecard: Mapping[str, Any],
     pictures: Mapping[tuple[int, int], str | Mapping[str, str]],
     failures: Sequence[Mapping[str, Any]],
-    figures_of_visit: Callable[[int], Mapping[str, Any] | None] | None = None,
+    figures_of_detector: Callable[[int, int], Mapping[str, Any] | None] | None = None,
     config: QualitySiteConfig = QualitySiteConfig(),
 ) -> list[Path]:
     """Write the pages.
@@ -144,8 +145,9 @@ def write_site(
         with these layers can mask and sources be switched on and off.
     failures : sequence of mappings
         stage, visit and detector (either may be None), reason (code), detail.
-    figures_of_visit : callable, optional
-        Gives what `visit_figures` made of a visit, or None; called once for each visit.
+    figures_of_detector : callable, optional
+        Gives what `detector_figures` made of a detector of a visit, or None; called when the page is written,
+        once for each detector with a picture in layers.
     config : QualitySiteConfig
 
     Returns
@@ -154,7 +156,8 @@ def write_site(
         Files written, in a fixed order; resources.js is not one of them.
     """
     ordered = sorted(failures, key=_failure_order)
-    site = _Site(Path(directory), survey, detector_outlines, pictures, ordered, config, [])
+    find = figures_of_detector or (lambda visit, detector: None)
+    site = _Site(Path(directory), survey, detector_outlines, pictures, find, ordered, config, [])
     site.write("assets/style.css", STYLE)
     site.write("assets/site.js", SCRIPT.lstrip())
     visits = visits.sort_values("visit", ignore_index=True)
@@ -167,9 +170,8 @@ def write_site(
     for i, (number_, visit) in enumerate(zip(numbers, visits.to_dict("records"))):
         near = (numbers[i - 1] if i else None, numbers[i + 1] if i + 1 < len(numbers) else None)
         rows, failed = units.get(number_, nothing), by_visit.get(number_, [])
-        found = figures_of_visit(number_) if figures_of_visit else None
         _write_visit(site, visit, rows, failed, near)
-        _write_detectors(site, visit, rows, failed, found or {})
+        _write_detectors(site, visit, rows, failed)
     return site.written
 
 
@@ -593,7 +595,6 @@ def _write_detectors(
     visit: Mapping[str, Any],
     rows: pd.DataFrame,
     failed: Sequence[Mapping[str, Any]],
-    found: Mapping[str, Any],
 ) -> None:
     records = rows.to_dict("records")
     for i, row in enumerate(records):
@@ -603,8 +604,7 @@ def _write_detectors(
         body = f"<h1>{markup.text(title)} {badge(row['status']).html}</h1>\n"
         if own:
             body += _failures_table(own, site.config.rows_per_page, root="../../")
-        sources = found.get("detectors", {}).get(str(detector))
-        body += _picture(site, int(visit["visit"]), row, sources, found)
+        body += _picture(site, int(visit["visit"]), row)
         near = [
             _detector_page(records[k]["detector"]) if 0 <= k < len(records) else "" for k in (i - 1, i + 1)
         ]
@@ -613,14 +613,9 @@ def _write_detectors(
         site.page(name, title, body, _crumbs("../../", way, near))
 
 
-def _picture(
-    site: _Site,
-    visit: int,
-    row: Mapping[str, Any],
-    sources: Mapping[str, Any] | None,
-    found: Mapping[str, Any],
-) -> str:
-    picture = site.pictures.get((visit, int(row["detector"])))
+def _picture(site: _Site, visit: int, row: Mapping[str, Any]) -> str:
+    detector = int(row["detector"])
+    picture = site.pictures.get((visit, detector))
     if picture is None:
         return (
             '<p>There is no picture of this detector.</p>\n<div class="columns"><div>'
@@ -628,8 +623,9 @@ def _picture(
             + "</div></div>\n"
         )
     paths = {"picture": picture} if isinstance(picture, str) else picture
-    layered = sources is not None and {"image", "mask"} <= paths.keys()
-    if not layered:
+    layered = {"image", "mask"} <= paths.keys()
+    sources = site.figures_of_detector(visit, detector) if layered else None
+    if sources is None:
         whole = f'<img src="{_source_path(paths["picture"])}" alt="Pixels, mask and sources of the detector">'
         stage = f'<div class="viewer"><div class="stage">{whole}</div></div>\n'
         return f'<div class="columns"><div>{stage}</div><div>{_numbers(row)}</div></div>\n'
@@ -639,7 +635,7 @@ def _picture(
     if "picture" in paths:
         right += f"<p>{link('../../' + paths['picture'], 'Whole picture as PNG').html}</p>\n"
     body = f'<div class="columns"><div>{left}</div><div>{right}</div></div>\n'
-    return body + _sources_table(sources, site.config) + _detector_data(sources, found)
+    return body + _sources_table(sources, site.config) + _detector_data(sources)
 
 
 def _layers(paths: Mapping[str, str]) -> str:
@@ -693,19 +689,10 @@ def _sources_table(sources: Mapping[str, Any], config: QualitySiteConfig) -> str
     return "<h2>Sources</h2>\n" + table(columns, [], caption=caption, identity="sources", page=page)
 
 
-def _detector_data(sources: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    return markup.inlined(
-        "detector",
-        {
-            "shape": sources["shape"],
-            "block": sources["block"],
-            "rows": sources["rows"],
-            "columns": found["columns"],
-            "flags": found["flags"],
-            "classes": found["classes"],
-            "colours": [_rgb(SOURCE_CLASSES[name]) for name in found["classes"]],
-        },
-    )
+def _detector_data(sources: Mapping[str, Any]) -> str:
+    names = ("shape", "block", "rows", "columns", "flags", "classes")
+    colours = [_rgb(SOURCE_CLASSES[name]) for name in sources["classes"]]
+    return markup.inlined("detector", {name: sources[name] for name in names} | {"colours": colours})
 
 
 def _source_path(path: str) -> str:

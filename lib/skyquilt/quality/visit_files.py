@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skyquilt.io.atomic import write_json
 from skyquilt.io.fits import read_pixels
 from skyquilt.io.manifests import Manifest, read_manifest
 from skyquilt.io.parquet import read_table
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import ConvexPolygon
-from skyquilt.quality.visit_pictures import VisitQualityConfig, draw_detector, layer_paths, visit_figures
+from skyquilt.primitives.schemas import SOURCE
+from skyquilt.quality.visit_pictures import (
+    SOURCE_COLUMNS,
+    VisitQualityConfig,
+    detector_figures,
+    draw_detector,
+    layer_paths,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,31 +35,31 @@ CORNERS = ("llc", "lrc", "urc", "ulc")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that a worker drew.
+class DetectorPages:
+    """Files of a detector that a worker wrote.
 
     Parameters
     ----------
-    shape : (int, int)
-        Rows and columns of the image [pixel].
-    files : tuple of str
-        Names of the files written.
+    pictures : tuple of str
+        Names of the picture and its layers, the picture first.
+    figures : str
+        Name of the file of `detector_figures`.
     """
 
-    shape: tuple[int, int]
-    files: tuple[str, ...]
+    pictures: tuple[str, ...]
+    figures: str
 
 
 @dataclass(frozen=True)
 class DrawDetector:
-    """Callable of the pool: draw one detector of a visit with its mask and sources.
+    """Callable of the pool: draw one detector of a visit with its mask and sources, and list the latter.
 
     Parameters
     ----------
     manifest : Path
         Of the visit; checksums of what is opened are verified.
     directory : Path
-        Where the picture goes.
+        Where picture and figures go.
     config : VisitQualityConfig
     """
 
@@ -59,8 +67,8 @@ class DrawDetector:
     directory: Path
     config: VisitQualityConfig
 
-    def __call__(self, detector: int) -> Picture:
-        """Write the picture and its layers.
+    def __call__(self, detector: int) -> DetectorPages:
+        """Write the picture with its layers, and the figures of the sources.
 
         Raises
         ------
@@ -72,19 +80,13 @@ class DrawDetector:
         if not names:
             raise ProcessingFailure(Reason.TOO_FEW_INPUTS, f"no image of detector {detector}")
         exposure = read_pixels(visit.open(names[0]))
-        sources = read_table(visit.open("source.parquet"), filter=[("detector", "==", detector)])
+        sources = read_table(visit.open("source.parquet"), SOURCE_COLUMNS, [("detector", "==", detector)])
         title = f"visit {visit.content['unit']['visit']}, detector {detector}"
         target = self.directory / f"detector_{detector:03d}.png"
         written = draw_detector(exposure.image, exposure.mask, sources, target, title, self.config)
-        return Picture(exposure.image.shape, tuple(path.name for path in written))
-
-
-def figures_of(
-    visit: Manifest, pictures: Mapping[int, Picture], config: VisitQualityConfig
-) -> dict[str, Any]:
-    """What the pages show of a visit's sources."""
-    sources = read_table(visit.open("source.parquet"))
-    return visit_figures(sources, {detector: picture.shape for detector, picture in pictures.items()}, config)
+        figures = target.with_suffix(".json")
+        write_json(figures, detector_figures(sources, exposure.image.shape, self.config))
+        return DetectorPages(tuple(path.name for path in written), figures.name)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,25 @@ class ReleasePictures:
                     }
         return found
 
-    def figures(self, visit: int) -> dict[str, Any] | None:
-        """What `visit_figures` made of a visit."""
+    def figures(self, visit: int, detector: int) -> dict[str, Any] | None:
+        """What `detector_figures` made of a detector; None when it was not drawn."""
         manifest = self.manifests.get(visit)
-        return None if manifest is None else json.loads(manifest.open("figures.json").read_text())
+        names = manifest.members("visit_quality_table", detector=detector) if manifest else []
+        return json.loads(manifest.open(names[0]).read_text()) if names else None
+
+
+def sources_of(visits: Iterable[Manifest], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows of visits' Source tables one after the other, these columns only.
+
+    Raises
+    ------
+    CorruptProduct
+        When a table is not what its manifest says.
+    """
+    import pandas as pd
+
+    tables = [read_table(visit.open("source.parquet"), columns) for visit in visits]
+    return pd.concat([SOURCE.empty()[list(columns)], *tables], ignore_index=True)
 
 
 def failures_of(manifests: Iterable[Manifest], unusable: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +53,14 @@ SOURCE_CLASSES: dict[str, Colour] = {
     "saturated": (215, 25, 25),
 }
 """Colours of sources: the worst class that holds."""
+
+_MOMENTS = tuple(f"i{m}{whose}" for m in ("xx", "yy", "xy") for whose in ("", "PSF"))
+
+SOURCE_COLUMNS = (
+    *("sourceId", "x", "y", "ra", "dec", "calibFlux", "peakSnr", "extendedness", "detect_isPrimary"),
+    *("centroid_flag", *_MOMENTS, *(f"pixelFlags_{name}" for name in PIXEL_FLAGS)),
+)
+"""Columns of the Source table that pictures and figures are made from."""
 
 _LEVELS = 28
 _PAPER, _INK = (255, 255, 255), (25, 25, 25)
@@ -126,7 +133,7 @@ def draw_detector(
     mask : Mask
         Of the same shape.
     sources : DataFrame
-        Sources of this detector, schema SOURCE; those that are not primary are not drawn.
+        Sources of this detector: `SOURCE_COLUMNS` of schema SOURCE; those that are not primary are not drawn.
     path : path
         PNG file. With `config.layers` the files of `layer_paths` stand beside it.
     title : str
@@ -170,39 +177,31 @@ def block_size(shape: tuple[int, int], config: VisitQualityConfig) -> int:
     return math.ceil(max(shape) / config.picture_pixels)
 
 
-def visit_figures(
-    sources: pd.DataFrame, shapes: Mapping[int, tuple[int, int]], config: VisitQualityConfig
+def detector_figures(
+    sources: pd.DataFrame, shape: tuple[int, int], config: VisitQualityConfig
 ) -> dict[str, Any]:
-    """What the pages show of a visit's sources.
+    """What the page of a detector shows of its sources.
 
     Parameters
     ----------
     sources : DataFrame
-        Sources of one visit, schema SOURCE.
-    shapes : mapping of int to (ny, nx)
-        Detectors of which there is a picture.
+        Sources of the detector: `SOURCE_COLUMNS` of schema SOURCE.
+    shape : (ny, nx)
+        Of its image [pixel].
 
     Returns
     -------
     dict
-        JSON-able: ``detectors`` (by number as text: shape, block, n_sources, columns, rows), ``flags`` (names
+        JSON-able: shape, block, n_sources, ``columns`` and ``rows`` of the brightest sources, ``flags`` (names
         of the bits in a row's flags), ``classes``. Source ids are texts: JavaScript's numbers end at 2^53.
     """
-    detector = sources["detector"].to_numpy()
-    detectors = {}
-    for number in sorted(shapes):
-        rows, shape = sources[detector == number], shapes[number]
-        marks = source_marks(rows, config)
-        detectors[str(int(number))] = {
-            "shape": [int(shape[0]), int(shape[1])],
-            "block": block_size(shape, config),
-            "n_sources": int(rows["detect_isPrimary"].sum()),
-            "rows": _figure_rows(rows, marks),
-        }
-    columns = ["id", "x", "y", "a", "b", "angle", "class", "flux", "snr", "ra", "dec", "flags"]
+    marks = source_marks(sources, config)
     return {
-        "detectors": detectors,
-        "columns": columns,
+        "shape": [int(shape[0]), int(shape[1])],
+        "block": block_size(shape, config),
+        "n_sources": int(sources["detect_isPrimary"].sum()),
+        "columns": ["id", "x", "y", "a", "b", "angle", "class", "flux", "snr", "ra", "dec", "flags"],
+        "rows": _figure_rows(sources, marks),
         "flags": list(PIXEL_FLAGS),
         "classes": list(SOURCE_CLASSES),
     }

@@ -17,7 +17,7 @@ Pixels with NO_DATA are NaN in image and variance; all others are finite.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from skyquilt.primitives.geometry import Box
 from skyquilt.primitives.mask import Mask
 
 if TYPE_CHECKING:
-    from skyquilt.instrument.camera import Amplifier
+    from skyquilt.instrument.camera import Amplifier, Detector
     from skyquilt.instrument.raw import RawFrame
 
 
@@ -70,6 +70,16 @@ class InstrumentSignatureRemovalConfig:
                 "ISR needs 0 < flat_bad_below <= flat_vignetted_below, got "
                 f"{self.flat_bad_below}, {self.flat_vignetted_below}"
             )
+
+
+class CalibrationPixels(Protocol):
+    """A combined calibration: an Exposure, or a file of which only some rows are in memory at a time."""
+
+    box: Box
+
+    def subimage(self, box: Box) -> Exposure:
+        """Image, mask and variance within a box of the detector."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,8 @@ class AssembledFrame:
 
 def run_isr(
     raw: RawFrame,
-    bias: Exposure | None,
-    flat: Exposure | None,
+    bias: CalibrationPixels | None,
+    flat: CalibrationPixels | None,
     config: InstrumentSignatureRemovalConfig,
 ) -> IsrResult:
     """RunISR (5.1.1.5) on one detector of one snap.
@@ -132,9 +142,9 @@ def run_isr(
     Parameters
     ----------
     raw : RawFrame
-    bias : Exposure or None
-        [ADU], from `combine_bias`.
-    flat : Exposure or None
+    bias : Exposure, CalibrationPixels or None
+        [ADU], from `combine_bias`; asked for some rows at a time.
+    flat : Exposure, CalibrationPixels or None
         Response about 1, from `combine_flat`.
 
     Raises
@@ -147,28 +157,12 @@ def run_isr(
     _require(flat, config.require_flat, "flat")
     frame = assemble(raw, config)
     for kind, calibration in (("bias", bias), ("flat", flat)):
-        if calibration is not None and calibration.image.shape != frame.image.shape:
+        if calibration is not None and calibration.box.shape != frame.image.shape:
             raise ProcessingFailure(
                 Reason.WRONG_SHAPE,
-                f"{kind} has shape {calibration.image.shape}, the detector {frame.image.shape}",
+                f"{kind} has shape {calibration.box.shape}, the detector {frame.image.shape}",
             )
-    variance = np.empty_like(frame.image)
-    bad, vignetted = frame.mask.bits(["BAD"]), frame.mask.bits(["VIGNETTED"])
-    for amplifier, figures in zip(raw.detector.amplifiers, frame.amplifiers):
-        part = amplifier.data.slices()
-        correct_section(
-            frame.image[part],
-            frame.mask.array[part],
-            variance[part],
-            *_planes(bias, part),
-            *_planes(flat, part),
-            float(amplifier.gain),
-            float(figures.read_noise),
-            float(config.flat_bad_below),
-            float(config.flat_vignetted_below),
-            bad,
-            vignetted,
-        )
+    variance = _correct(raw.detector, frame, bias, flat, config)
     if config.saturation_grow and any(figures.n_saturated for figures in frame.amplifiers):
         grow_bits(frame.mask.array, frame.mask.bits(["SATURATED"]), config.saturation_grow)
     box = Box(0, 0, raw.detector.nx, raw.detector.ny)
@@ -176,6 +170,39 @@ def run_isr(
         image=frame.image, mask=frame.mask, variance=variance, box=box, unit="electron", info=_info(raw)
     )
     return IsrResult(exposure, frame.amplifiers)
+
+
+def _correct(
+    detector: Detector,
+    frame: AssembledFrame,
+    bias: CalibrationPixels | None,
+    flat: CalibrationPixels | None,
+    config: InstrumentSignatureRemovalConfig,
+) -> np.ndarray:
+    """Step 5, in place, a few rows at a time; the variance [electron^2]."""
+    variance = np.full_like(frame.image, np.nan)
+    bad, vignetted = frame.mask.bits(["BAD"]), frame.mask.bits(["VIGNETTED"])
+    for start in range(0, detector.ny, _ROWS):
+        strip = Box(0, start, detector.nx, min(_ROWS, detector.ny - start))
+        planes = (*_planes(bias, strip), *_planes(flat, strip))
+        for amplifier, figures in zip(detector.amplifiers, frame.amplifiers):
+            box = amplifier.data.overlap(strip)
+            if box is None:
+                continue
+            part, inside = box.slices(), box.slices(strip)
+            correct_section(
+                frame.image[part],
+                frame.mask.array[part],
+                variance[part],
+                *(plane[inside] if plane.size else plane for plane in planes),
+                float(amplifier.gain),
+                float(figures.read_noise),
+                float(config.flat_bad_below),
+                float(config.flat_vignetted_below),
+                bad,
+                vignetted,
+            )
+    return variance
 
 
 def assemble(raw: RawFrame, config: InstrumentSignatureRemovalConfig) -> AssembledFrame:
@@ -266,21 +293,23 @@ def _flipped(array: np.ndarray, amplifier: Amplifier) -> np.ndarray:
     return array[:: -1 if amplifier.flip_y else 1, :: -1 if amplifier.flip_x else 1]
 
 
-def _planes(calibration: Exposure | None, part: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Image and variance of a calibration in one amplifier; empty arrays for None."""
+def _planes(calibration: CalibrationPixels | None, strip: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Image and variance of a calibration in some rows; empty arrays for None."""
     if calibration is None:
         return _EMPTY, _EMPTY
-    image = calibration.image[part]
-    bad = calibration.mask.any(["BAD", "NO_DATA"])[part]
+    pixels = calibration.subimage(strip)
+    image = pixels.image
+    bad = pixels.mask.any(["BAD", "NO_DATA"])
     if bad.any():
         image = np.where(bad, np.float32(np.nan), image)
-    return image, calibration.variance[part]
+    return image, pixels.variance
 
 
+_ROWS = 128
 _EMPTY = np.empty((0, 0), dtype=np.float32)
 
 
-def _require(calibration: Exposure | None, required: bool, kind: str) -> None:
+def _require(calibration: CalibrationPixels | None, required: bool, kind: str) -> None:
     if required and calibration is None:
         raise ProcessingFailure(Reason.NO_CALIBRATION, f"no {kind} for this detector and filter")
 

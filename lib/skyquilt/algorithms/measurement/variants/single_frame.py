@@ -147,7 +147,8 @@ def _local_sky(
 ) -> Columns:
     """Sky per pixel: background model at the source plus what the annulus still has [electron]."""
     level, error = np.empty(len(x)), np.empty(len(x))
-    excluded = bad | exposure.mask.any(["DETECTED", "SATURATED"])
+    excluded = exposure.mask.any(["DETECTED", "SATURATED"])
+    excluded |= bad
     annulus_means(
         exposure.image,
         exposure.variance,
