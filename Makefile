@@ -19,6 +19,7 @@ $(READY): requirements.lock pyproject.toml
 
 demo: setup
 	rm -rf $(DEMO)
+	$(BIN)/skyquilt warm
 	$(BIN)/skyquilt init $(DEMO) --template demo
 	$(BIN)/skyquilt simulate $(DEMO)
 	$(BIN)/skyquilt run $(DEMO)

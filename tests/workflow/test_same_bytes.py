@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -153,6 +154,25 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(raw_survey):
 
 def _has_pid(root):
     return (root / ".skyquilt" / "run.lock").read_text().strip().isdigit()
+
+
+def test_temporary_files_of_killed_processes_are_cleared_everywhere(survey):
+    """Registry, stages, calibrations, images, pages: whatever a killed writer left, and only that."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    places = (
+        "registry",
+        "stage",
+        "calibration/bias/20251231",
+        "imchar/bootstrap/260101001",
+        "quality/site/visits",
+    )
+    for place in places:
+        for pid in (dead.pid, os.getpid()):
+            (survey / place / f".x.json.{socket.gethostname()}.{pid}.part.json").write_text("half")
+    skyquilt("ingest", survey)
+    left = sorted(path.name.split(".")[-3] for path in survey.rglob(".*.part*"))
+    assert left == [str(os.getpid())] * len(places)
 
 
 def test_stale_locks_of_snakemake_are_cleared(survey):

@@ -18,13 +18,14 @@ from pathlib import Path
 import psutil
 
 import skyquilt
+from skyquilt.io.atomic import remove_leftovers
 from skyquilt.workflow.config import ConfigurationError, as_plain, read_yaml
 from skyquilt.workflow.ingest import CALIBRATIONS, IngestInputs, ingest
 from skyquilt.workflow.pool import Pool
 from skyquilt.workflow.progress import StageProgress, progress_line, survey_progress
-from skyquilt.workflow.registry import Registry
+from skyquilt.workflow.registry import REGISTRY, Registry
 from skyquilt.workflow.survey import Survey
-from skyquilt.workflow.verify import bad_manifests, verify
+from skyquilt.workflow.verify import PLACES, bad_manifests, verify
 
 STATE = ".skyquilt"
 POLL_SECONDS = 1.0
@@ -98,7 +99,8 @@ def run_lock(root: Path) -> Iterator[None]:
     """Hold the survey for one run; clear what a killed one left.
 
     The lock is the kernel's (released when its holder dies). Snakemake's own lock files outlive a killed
-    Snakemake; they are removed when no Snakemake process works in this directory.
+    Snakemake; they are removed when no Snakemake process works in this directory. Temporary files of dead
+    processes go too.
     """
     (root / STATE).mkdir(exist_ok=True)
     with open(root / STATE / "run.lock", "a+") as file:
@@ -117,6 +119,8 @@ def run_lock(root: Path) -> Iterator[None]:
             if pid := _living_snakemake(root):
                 raise RunBusy(f"snakemake (process {pid}) is at work in {root}")
             shutil.rmtree(locks)
+        for place in (REGISTRY, "stage", "logs", *PLACES):
+            remove_leftovers(root / place)
         yield
 
 
