@@ -69,7 +69,7 @@ def write_if_changed(path: str | Path, content: Any) -> bool:
 
 
 def checksum(path: str | Path) -> str:
-    """XXH3-128 of a file's content, as 32 hex digits (about 10 GB/s, so the disk decides)."""
+    """XXH3-128 of a file's content, as 32 hex digits."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
