@@ -138,6 +138,7 @@ def _add(kind: str, cls: _Class) -> _Class:
 def _import_primitives() -> None:
     # late, because these modules import this one; plainly, so that the code digest sees them
     import skyquilt.primitives.background
+    import skyquilt.primitives.detector_characterization
     import skyquilt.primitives.photo_calib
     import skyquilt.primitives.psf
     import skyquilt.primitives.wcs  # noqa: F401
