@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 from skyquilt.io.products import template
+from skyquilt.workflow.calibration_kinds import KINDS
 from skyquilt.workflow.registry import UNUSABLE, Registry, calibration_slice, chunk_slice
 
 # processes are the parallelism: libraries must not start threads of their own in every worker
@@ -40,29 +41,30 @@ def execution(wildcards):
     return {**options, "cpu_level": options["cpu_level"] or config.get("cpu_level", "")}
 
 
-def registry_of_bias(wildcards):
-    return calibration_slice("bias", wildcards.calibration)
+def registry_of(kind):
+    """Input function: the registry's slice of a calibration of that kind."""
+    return lambda wildcards: calibration_slice(kind, wildcards.calibration)
 
 
-def registry_of_flat(wildcards):
-    return calibration_slice("flat", wildcards.calibration)
+def used_by(kind):
+    """Input function: manifests of the calibrations that one of that kind is made with."""
+
+    def manifests(wildcards):
+        return calibration_manifests(registry.calibrations(kind)[wildcards.calibration]["uses"])
+
+    return manifests
 
 
-def bias_of_flat(wildcards):
-    bias = registry.calibrations("flat")[wildcards.calibration]["bias"]
-    return template("bias_manifest", calibration=bias) if bias else []
+def calibration_manifests(names):
+    return [template(KINDS[kind].manifest, calibration=name) for kind in names for name in names[kind]]
 
 
 def registry_of_chunk(wildcards):
     return chunk_slice(wildcards.chunk)
 
 
-def biases_of_chunk(wildcards):
-    return [template("bias_manifest", calibration=name) for name in registry.chunks[wildcards.chunk]["bias"]]
-
-
-def flats_of_chunk(wildcards):
-    return [template("flat_manifest", calibration=name) for name in registry.chunks[wildcards.chunk]["flat"]]
+def calibrations_of_chunk(wildcards):
+    return calibration_manifests(registry.chunks[wildcards.chunk]["calibrations"])
 
 
 def characterized_chunks(wildcards):
@@ -73,12 +75,8 @@ def pictured_chunks(wildcards):
     return [template("visit_quality_chunk_manifest", chunk=chunk) for chunk in selected_chunks()]
 
 
-def planned_biases(wildcards):
-    return [template("bias_manifest", calibration=name) for name in registry.needed_biases(selected_chunks())]
-
-
-def planned_flats(wildcards):
-    return [template("flat_manifest", calibration=name) for name in registry.needed_flats(selected_chunks())]
+def planned_calibrations(wildcards):
+    return calibration_manifests(registry.needed_calibrations(selected_chunks()))
 
 
 def everything(wildcards):
@@ -86,7 +84,7 @@ def everything(wildcards):
 
     With tracts selected, the release-wide tables and pages are left as they are.
     """
-    per_unit = [f(wildcards) for f in (planned_biases, planned_flats, characterized_chunks, pictured_chunks)]
+    per_unit = [f(wildcards) for f in (planned_calibrations, characterized_chunks, pictured_chunks)]
     names = ("scorecard_manifest", "visit_tables_manifest", "quality_site_manifest")
     release = [] if config.get("tracts") else [template(name) for name in names]
     return [manifest for manifests in per_unit for manifest in manifests] + release

@@ -3,8 +3,7 @@ rule bootstrap_im_char:
     input:
         stage="stage/bootstrap_im_char.json",
         registry=registry_of_chunk,
-        bias=biases_of_chunk,
-        flat=flats_of_chunk,
+        calibrations=calibrations_of_chunk,
     output:
         manifest=template("bootstrap_chunk_manifest"),
     log:

@@ -21,8 +21,6 @@ from skyquilt.workflow.ingest import (
     find_overlaps,
     find_raws,
     mark_duplicates,
-    nearest_calibration,
-    night_of,
 )
 
 SKY_MAP = {
@@ -144,20 +142,6 @@ def test_the_second_of_two_equal_frames_is_set_aside():
     assert mark_duplicates(raws)["reason"].tolist() == ["", "duplicate", "", "", "unreadable_file"]
 
 
-def test_nights_and_nearest_calibrations():
-    """A night is one number from noon to noon; the nearest group serves, the earlier of two, none too far away."""
-    config = IngestConfig(calibration_days=10.0)
-    assert night_of([60000.49, 60000.51, 60001.49], config).tolist() == [59999.0, 60000.0, 60000.0]
-    groups = {
-        name: {"night": night, "physical_filter": "r"}
-        for name, night in (("a", 10.0), ("b", 14.0), ("c", 40.0))
-    }
-    assert nearest_calibration(groups, 12.0, "r", config) == "a"
-    assert nearest_calibration(groups, 13.0, "r", config) == "b"
-    assert nearest_calibration(groups, 27.0, "r", config) == ""
-    assert nearest_calibration(groups, 12.0, "g", config) == ""
-
-
 def test_raws_are_files_directories_or_patterns(tmp_path):
     """Sorted, each once; what matches nothing is an error that names it."""
     for name in ("raw/b.fits", "raw/n1/a.fits.gz", "raw/notes.txt", "raw/.a.fits.part.fits", "other/c.fit"):
@@ -194,7 +178,7 @@ def test_the_registry_says_everything_a_run_needs(raw_survey):
     visits = pd.read_parquet(raw_survey / "registry/visits.parquet")
     graph = json.loads((raw_survey / "registry/graph.json").read_text())
     assert visits.visit.tolist() == [260101001, 260101002, 260101003, 260101004]
-    assert set(visits.bias) == {"20251231"}
+    assert set(visits.bias) == set(visits.ptc) == {"20251231"}
     assert visits.flat.tolist() == [f"{f}-20251231" for f in visits.physical_filter]
     assert (visits.mjd_end > visits.mjd_begin).all()
     assert math.isclose(visits.exposure_time[0], 30.0)

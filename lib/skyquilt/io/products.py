@@ -49,13 +49,70 @@ PRODUCTS: dict[str, Product] = {
         "4.1.2.1",
         "Combined bias of a detector [ADU].",
     ),
+    "crosstalk_manifest": Product(
+        "calibration/crosstalk/{calibration}/manifest.json", "4.1.2.3", "What made a crosstalk matrix."
+    ),
+    "crosstalk": Product(
+        "calibration/crosstalk/{calibration}/crosstalk.fits",
+        "4.1.2.3",
+        "Crosstalk matrix of each detector.",
+    ),
+    "linearizer_manifest": Product(
+        "calibration/linearizer/{calibration}/manifest.json",
+        "4.1.2.3",
+        "What made a correction of nonlinearity.",
+    ),
+    "linearizer": Product(
+        "calibration/linearizer/{calibration}/linearizer.fits",
+        "4.1.2.3",
+        "Correction of nonlinearity of each detector [ADU].",
+    ),
+    "ptc_manifest": Product(
+        "calibration/ptc/{calibration}/manifest.json",
+        "4.1.2.3",
+        "What made a photon transfer and its brighter-fatter kernel.",
+    ),
+    "ptc": Product(
+        "calibration/ptc/{calibration}/ptc.fits",
+        "4.1.2.3",
+        "Photon transfer of each detector: gain, noise, full well, covariances.",
+    ),
+    "bfk": Product(
+        "calibration/ptc/{calibration}/bfk.fits",
+        "4.1.2.3",
+        "Brighter-fatter kernel of each detector.",
+    ),
+    "dark_manifest": Product(
+        "calibration/dark/{calibration}/manifest.json", "4.1.2.1", "What made a combined dark."
+    ),
+    "dark": Product(
+        "calibration/dark/{calibration}/detector_{detector:03d}.fits",
+        "4.1.2.1",
+        "Combined dark of a detector [electron/s].",
+    ),
     "flat_manifest": Product(
         "calibration/flat/{calibration}/manifest.json", "4.1.2.1", "What made a combined flat."
     ),
     "flat": Product(
         "calibration/flat/{calibration}/detector_{detector:03d}.fits",
         "4.1.2.1",
-        "Combined flat of a detector, normalised over the focal plane.",
+        "Combined flat of a detector: response of median 1.",
+    ),
+    "defects_manifest": Product(
+        "calibration/defects/{calibration}/manifest.json", "4.1.2.3", "What made a list of defects."
+    ),
+    "defects": Product(
+        "calibration/defects/{calibration}/defects.fits",
+        "4.1.2.3",
+        "Defects of each detector.",
+    ),
+    "fringe_manifest": Product(
+        "calibration/fringe/{calibration}/manifest.json", "4.1.2.3", "What made a fringe frame."
+    ),
+    "fringe": Product(
+        "calibration/fringe/{calibration}/detector_{detector:03d}.fits",
+        "4.1.2.3",
+        "Fringe pattern of a detector [electron per electron of sky].",
     ),
     "bootstrap_chunk_manifest": Product(
         "imchar/bootstrap/chunk_{chunk}/manifest.json", "5.1.1", "Visits that one job characterized."

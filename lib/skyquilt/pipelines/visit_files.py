@@ -6,14 +6,16 @@ detector each, so a visit is never in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skyquilt.algorithms.instrument_signature_removal.calibrations import DetectorCalibrations
 from skyquilt.instrument.raw import read_raw
+from skyquilt.io.components import read_components
 from skyquilt.io.fits import read_pixels, write_exposure
 from skyquilt.io.manifests import read_manifest
 from skyquilt.primitives.failure import ProcessingFailure, Reason
@@ -33,9 +35,9 @@ class VisitFiles:
     ----------
     camera : Camera
     frames : dict
-        Detector -> registry entry (path, reason, detail).
-    calibrations : dict
-        Kind (bias, flat) -> path of the manifest of the combined calibration that serves the visit.
+        Detector -> registry entries (snap, path, reason, detail), one per snap, in their order.
+    calibrations : CalibrationSet
+        What serves the visit.
     excluded_amplifiers : dict
         Detector -> names of amplifiers left out by hand.
     directory : Path
@@ -45,21 +47,25 @@ class VisitFiles:
     """
 
     camera: Camera
-    frames: Mapping[int, Mapping[str, Any]]
-    calibrations: Mapping[str, Path]
+    frames: Mapping[int, Sequence[Mapping[str, Any]]]
+    calibrations: CalibrationSet
     excluded_amplifiers: Mapping[int, list[str]]
     directory: Path
     provenance: Mapping[str, Any]
 
-    def read_raw(self, detector: int) -> RawFrame:
-        """Raw frame, excluded amplifiers blank, with the WCS to start from.
+    def snaps(self, detector: int) -> list[int]:
+        """Numbers of the snaps that ingest listed of a detector."""
+        return [frame["snap"] for frame in self.frames[detector]]
+
+    def read_raw(self, detector: int, snap: int) -> RawFrame:
+        """Raw frame of a snap, excluded amplifiers blank, with the WCS to start from.
 
         Raises
         ------
         ProcessingFailure
             With ingest's reason, or what was wrong on reading.
         """
-        frame = self.frames[detector]
+        (frame,) = (frame for frame in self.frames[detector] if frame["snap"] == snap)
         if frame["reason"]:
             raise ProcessingFailure(Reason(frame["reason"]), frame["detail"])
         raw = read_raw(frame["path"], self.camera, detector)
@@ -76,10 +82,9 @@ class VisitFiles:
             # a frame without any WCS is still a frame: its sources have pixel positions and a flag
             return replace(raw, header_wcs=None)
 
-    def read_calibration(self, kind: str, detector: int) -> CalibrationFile | None:
-        """The combined calibration of a detector, its checksum verified; None where there is none."""
-        path = self.calibrations.get(kind)
-        return None if path is None else read_calibration(path, kind, detector)
+    def read_calibrations(self, detector: int) -> DetectorCalibrations:
+        """The calibrations of a detector, their checksums verified."""
+        return self.calibrations.of(detector)
 
     def write_exposure(self, detector: int, exposure: Exposure) -> None:
         """Keep the calibrated pixels; components that are fitted over the visit have files of their own."""
@@ -128,6 +133,55 @@ def read_calibration(manifest: Path, kind: str, detector: int) -> CalibrationFil
     content = read_manifest(manifest)
     names = content.members(kind, detector=detector)
     return CalibrationFile.open(content.open(names[0])) if names else None
+
+
+def read_characterization(manifest: Path, kind: str, detector: int) -> Any:
+    """A detector's component of a kind (crosstalk, linearizer, ptc, bfk, defects); None when it was not made."""
+    content = read_manifest(manifest)
+    names = content.members(kind)
+    return read_components(content.open(names[0]), [detector]).get(detector) if names else None
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The calibration products that serve a visit, or the frames of another calibration.
+
+    Parameters
+    ----------
+    manifests : dict
+        Kind (bias, crosstalk, linearizer, ptc, dark, flat, defects, fringe) -> manifests of its products. Where
+        there are several (the flats that defects are found in), `of` takes the first.
+    """
+
+    manifests: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def of(self, detector: int) -> DetectorCalibrations:
+        """What there is for a detector, checksums verified; frames are opened, not read."""
+        frames = {
+            kind: read_calibration(self.manifests[kind][0], kind, detector)
+            for kind in ("bias", "dark", "flat", "fringe")
+            if self.manifests.get(kind)
+        }
+        components = {
+            name: read_characterization(self.manifests[kind][0], dataset, detector)
+            for name, kind, dataset in _COMPONENTS
+            if self.manifests.get(kind)
+        }
+        return DetectorCalibrations(**frames, **components)
+
+    def paths(self) -> list[Path]:
+        """All manifests, by kind."""
+        return [path for paths in self.manifests.values() for path in paths]
+
+
+# name in DetectorCalibrations, kind, dataset
+_COMPONENTS = (
+    ("crosstalk", "crosstalk", "crosstalk"),
+    ("linearizer", "linearizer", "linearizer"),
+    ("photon_transfer", "ptc", "ptc"),
+    ("brighter_fatter", "ptc", "bfk"),
+    ("defects", "defects", "defects"),
+)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,25 @@ class IngestConfig:
     """Hour of TAI at which a new observing night begins [h]; calibration frames are combined per night."""
 
     calibration_days: float = 30.0
-    """A calibration serves visits at most this far from its night [d]."""
+    """A combined bias, dark, flat, fringe frame or list of defects serves visits at most this far from its night [d]."""
+
+    characterization_days: float = 365.0
+    """Crosstalk, linearity and photon transfer serve visits at most this far from their night [d]."""
+
+    crosstalk_visits: int = 20
+    """Without frames of projected spots, crosstalk is measured in the stars of this many visits, the first ones
+    within `characterization_days`; 0 for never [count]."""
+
+    fringe_visits: int = 15
+    """Without fringe frames, the fringes of filters in the camera's `fringe_filters` are taken from the sky of this
+    many visits of a night, the first ones; 0 for never [count]."""
+
+    def __post_init__(self) -> None:
+        for name in ("overlap_margin_arcsec", "calibration_days", "characterization_days"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.crosstalk_visits < 0 or self.fringe_visits < 0:
+            raise ValueError("crosstalk_visits and fringe_visits must not be negative")
 
 
 @dataclass(frozen=True)
@@ -103,8 +121,15 @@ SECTIONS: dict[str, str] = {
     "survey": "skyquilt.workflow.config:SurveyConfig",
     "execution": "skyquilt.workflow.config:ExecutionConfig",
     "ingest": "skyquilt.workflow.config:IngestConfig",
-    "combine_bias": "skyquilt.pipelines.calibration_products:CombineBiasConfig",
-    "combine_flat": "skyquilt.pipelines.calibration_products:CombineFlatConfig",
+    "isr": "skyquilt.algorithms.instrument_signature_removal:InstrumentSignatureRemovalConfig",
+    "combine_bias": "skyquilt.pipelines.calibration_products.combine_bias:CombineBiasConfig",
+    "measure_crosstalk": "skyquilt.pipelines.calibration_products.crosstalk:MeasureCrosstalkConfig",
+    "measure_linearity": "skyquilt.pipelines.calibration_products.linearity:MeasureLinearityConfig",
+    "measure_photon_transfer": "skyquilt.pipelines.calibration_products.photon_transfer:MeasurePhotonTransferConfig",
+    "combine_dark": "skyquilt.pipelines.calibration_products.combine_dark:CombineDarkConfig",
+    "combine_flat": "skyquilt.pipelines.calibration_products.combine_flat:CombineFlatConfig",
+    "find_defects": "skyquilt.pipelines.calibration_products.defects:FindDefectsConfig",
+    "combine_fringe": "skyquilt.pipelines.calibration_products.fringe:CombineFringeConfig",
     "bootstrap_im_char": "skyquilt.pipelines.bootstrap_im_char:BootstrapImCharConfig",
     "visit_tables": "skyquilt.pipelines.make_visit_tables:VisitTablesConfig",
     "visit_quality": "skyquilt.quality.visit_pictures:VisitQualityConfig",

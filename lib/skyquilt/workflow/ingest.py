@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,18 @@ from skyquilt.io.manifests import relative_name
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
 from skyquilt.primitives.sky_map import SkyMap
+from skyquilt.workflow.calibration_choice import (
+    FRAME_TYPES,
+    SCIENCE_GROUPS,
+    Groups,
+    calibration_entry,
+    calibration_groups,
+    choose,
+    frozen_choices,
+    needed_products,
+    night_of,
+)
+from skyquilt.workflow.calibration_kinds import KINDS
 from skyquilt.workflow.config import ConfigurationError, IngestConfig, SurveyConfig
 from skyquilt.workflow.registry import (
     FRESHNESS,
@@ -44,8 +55,6 @@ from skyquilt.workflow.registry import (
 log = logging.getLogger("skyquilt")
 
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz", ".fz")
-CALIBRATIONS = ("bias", "flat")
-_MJD_2000 = 51544
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ def ingest(inputs: IngestInputs, map_: Callable) -> dict[str, int]:
     raws = mark_duplicates(raws)
     require_science(raws)
     raws = exclude_calibration_frames(raws, exclusions)
-    groups = calibration_groups(raws, inputs.config, inputs.least_frames)
+    groups = calibration_groups(raws, inputs.camera, inputs.config, inputs.least_frames, inputs.root)
     detectors = visit_detectors(raws, inputs.camera, exclusions)
     visits = visit_rows(raws, detectors, exclusions, inputs.config)
     overlaps = find_overlaps(visits, detectors, inputs)
@@ -282,7 +291,7 @@ def mark_duplicates(raws: pd.DataFrame) -> pd.DataFrame:
 def exclude_calibration_frames(raws: pd.DataFrame, exclusions: Sequence[Exclusion]) -> pd.DataFrame:
     """Calibration frames that the exclusion table names by their visit number (and detector) are set aside."""
     raws = raws.copy()
-    calibration = raws["frame_type"].isin(CALIBRATIONS) & raws["reason"].isin(["", Reason.EXCLUDED.value])
+    calibration = raws["frame_type"].isin(FRAME_TYPES) & raws["reason"].isin(["", Reason.EXCLUDED.value])
     raws.loc[calibration, ["reason", "detail"]] = ""
     for exclusion in exclusions:
         if exclusion.visit is not None and exclusion.amplifier is None:
@@ -311,42 +320,6 @@ def require_science(raws: pd.DataFrame) -> None:
     if len(bad):
         text += f"; for example {bad['path'].iloc[0]}: {bad['detail'].iloc[0]}"
     raise ConfigurationError(text)
-
-
-def night_of(mjd: Any, config: IngestConfig) -> Any:
-    """Observing night as the MJD on which it began [d]."""
-    return np.floor(np.asarray(mjd, dtype=float) - config.night_starts_hour / 24.0)
-
-
-def calibration_groups(
-    raws: pd.DataFrame, config: IngestConfig, least: Mapping[str, int]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Combined calibrations that can be made: kind -> id -> night, filter and frames (rows of `raws`).
-
-    Parameters
-    ----------
-    least : dict
-        Fewest frames of each kind.
-    """
-    groups: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in CALIBRATIONS}
-    for kind in CALIBRATIONS:
-        frames = raws[(raws["frame_type"] == kind) & (raws["reason"] == "") & raws["mjd_mid"].notna()]
-        nights = night_of(frames["mjd_mid"], config)
-        keys = [frames["physical_filter"] if kind == "flat" else pd.Series("", index=frames.index), nights]
-        for (name, night), rows in frames.groupby(keys, sort=True):
-            exposures = rows.groupby("detector").size()
-            if exposures.max() < least[kind]:
-                log.warning(
-                    "%s of night %s: %d frames, %d needed", kind, _date(night), exposures.max(), least[kind]
-                )
-                continue
-            identity = "-".join([*([_safe(name)] if name else []), _date(night)])
-            groups[kind][identity] = {
-                "night": float(night),
-                "physical_filter": name,
-                "frames": list(rows.index),
-            }
-    return groups
 
 
 def visit_detectors(raws: pd.DataFrame, camera: Camera, exclusions: Sequence[Exclusion]) -> pd.DataFrame:
@@ -484,32 +457,14 @@ def _home_tract(visit: Any, area: pd.Series | None, sky_map: SkyMap) -> int:
     return inner if inner in area.index else int(area[area == area.max()].index.min())
 
 
-def choose_calibrations(
-    visits: pd.DataFrame, groups: Mapping[str, Any], config: IngestConfig
-) -> pd.DataFrame:
-    """The combined bias and flat nearest in time, earlier first; empty where none is near enough."""
+def choose_calibrations(visits: pd.DataFrame, groups: Groups, config: IngestConfig) -> pd.DataFrame:
+    """A column for each kind: the product nearest in time; empty where none is near enough."""
     visits = visits.copy()
-    for kind in CALIBRATIONS:
+    for kind in KINDS:
         visits[kind] = [
-            nearest_calibration(
-                groups[kind], visit.night, visit.physical_filter if kind == "flat" else "", config
-            )
-            for visit in visits.itertuples()
+            choose(groups, kind, visit.night, visit.physical_filter, config) for visit in visits.itertuples()
         ]
     return visits
-
-
-def nearest_calibration(
-    groups: Mapping[str, Any], night: float, physical_filter: str, config: IngestConfig
-) -> str:
-    """Id of the group nearest to a night, or an empty string."""
-    near = [
-        (abs(group["night"] - night), group["night"], identity)
-        for identity, group in groups.items()
-        if group["physical_filter"] == physical_filter
-        and abs(group["night"] - night) <= config.calibration_days
-    ]
-    return min(near)[2] if near else ""
 
 
 def assign_chunks(visits: pd.DataFrame, detectors: pd.DataFrame, inputs: IngestInputs) -> pd.DataFrame:
@@ -537,7 +492,7 @@ def write_registry(
     visits: pd.DataFrame,
     detectors: pd.DataFrame,
     overlaps: pd.DataFrame,
-    groups: Mapping[str, Any],
+    groups: Groups,
     exclusions: Sequence[Exclusion],
 ) -> None:
     """Tables, slices and the graph; the graph last."""
@@ -547,14 +502,11 @@ def write_registry(
             table.to_parquet(temporary, index=False)
     write_if_changed(inputs.root / UNUSABLE, unusable_entries(raws, visits, inputs.root))
     used = visits[(visits["reason"] == "") & (visits["chunk"] != "")]
-    needed = {kind: set(used[kind]) - {""} for kind in CALIBRATIONS}
-    flat_bias = _bias_of_flats(groups, needed["flat"], inputs.config)
-    needed["bias"] |= set(flat_bias.values()) - {""}
-    for kind in CALIBRATIONS:
-        for identity in sorted(needed[kind]):
-            content = _calibration_entry(
-                kind, identity, groups[kind][identity], raws, flat_bias.get(identity, "")
-            )
+    write_if_changed(inputs.root / SCIENCE_GROUPS, frozen_choices(groups))
+    needed = needed_products(groups, {kind: set(used[kind]) for kind in KINDS}, inputs.config)
+    for kind, products in needed.items():
+        for identity, uses in products.items():
+            content = calibration_entry(kind, identity, groups[kind][identity], uses, raws, inputs.config)
             write_if_changed(inputs.root / calibration_slice(kind, identity), content)
     chunks = {}
     for chunk, rows in used.groupby("chunk", sort=True):
@@ -564,16 +516,15 @@ def write_registry(
         write_if_changed(inputs.root / chunk_slice(chunk), {"chunk": chunk, "visits": entries})
         chunks[chunk] = {
             "visits": [int(v) for v in rows["visit"]],
-            "bias": sorted(set(rows["bias"]) - {""}),
-            "flat": sorted(set(rows["flat"]) - {""}),
+            "calibrations": {kind: sorted(set(rows[kind]) - {""}) for kind in KINDS},
             "megapixels": round(sum(entry["megapixels"] for entry in entries), 3),
         }
     graph = {
         "format": 1,
         "chunks": chunks,
         "calibrations": {
-            "bias": {identity: {} for identity in sorted(needed["bias"])},
-            "flat": {identity: {"bias": flat_bias[identity]} for identity in sorted(needed["flat"])},
+            kind: {identity: {"uses": uses} for identity, uses in products.items()}
+            for kind, products in needed.items()
         },
         "tracts": _tract_entries(used, overlaps),
         "execution": dict(inputs.execution),
@@ -599,26 +550,6 @@ def unusable_entries(raws: pd.DataFrame, visits: pd.DataFrame, root: Path) -> li
     return found
 
 
-def _bias_of_flats(groups: Mapping[str, Any], flats: Iterable[str], config: IngestConfig) -> dict[str, str]:
-    return {
-        flat: nearest_calibration(groups["bias"], groups["flat"][flat]["night"], "", config) for flat in flats
-    }
-
-
-def _calibration_entry(
-    kind: str, identity: str, group: Mapping[str, Any], raws: pd.DataFrame, bias: str
-) -> dict[str, Any]:
-    frames = raws.loc[group["frames"], ["path", "detector", "exposure_time", "mjd_mid", "observation_id"]]
-    return {
-        "kind": kind,
-        "calibration": identity,
-        "physical_filter": group["physical_filter"],
-        "night": group["night"],
-        "bias": bias,
-        "frames": _plain_rows(frames),
-    }
-
-
 def _visit_entry(
     visit: pd.Series,
     detectors: pd.DataFrame,
@@ -633,8 +564,7 @@ def _visit_entry(
         "physical_filter": physical_filter,
         "band": inputs.camera.filters.get(physical_filter, ""),
         "home_tract": int(visit["home_tract"]),
-        "bias": visit["bias"],
-        "flat": visit["flat"],
+        "calibrations": {kind: visit[kind] for kind in KINDS if visit[kind]},
         **{
             name: _finite(visit[name])
             for name in (
@@ -719,11 +649,3 @@ def _plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _finite(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _date(night: float) -> str:
-    return str(np.datetime64("2000-01-01") + np.timedelta64(int(night) - _MJD_2000, "D")).replace("-", "")
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+]", "_", name)

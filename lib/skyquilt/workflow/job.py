@@ -139,6 +139,13 @@ class Job:
         """The stage's options as its dataclass."""
         return from_mapping(cls, self.stage["config"], self.rule, {})
 
+    def isr(self) -> Any:
+        """The options of instrument signature removal that the survey's stages share."""
+        from skyquilt.algorithms.instrument_signature_removal import InstrumentSignatureRemovalConfig
+
+        content = self.stage["material"]["isr"]["config"]
+        return from_mapping(InstrumentSignatureRemovalConfig, content, "isr", {})
+
     def paths(self, name: str) -> list[Path]:
         """Paths of one named input, as a list."""
         value = self.inputs.get(name, [])

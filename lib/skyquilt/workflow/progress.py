@@ -10,6 +10,7 @@ from typing import Any
 
 from skyquilt.io.manifests import read_run
 from skyquilt.io.products import path, template
+from skyquilt.workflow.calibration_kinds import STAGE_KIND
 from skyquilt.workflow.job import is_running
 from skyquilt.workflow.registry import Registry, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, Stage
@@ -57,10 +58,8 @@ def planned_units(stage: str, registry: Registry, tracts: list[int] | None = Non
     chunks = registry.selected_chunks(tracts)
     if stage in UNIT_MANIFESTS:
         return [{"chunk": chunk} for chunk in chunks]
-    if stage == "combine_flat":
-        return [{"calibration": flat} for flat in registry.needed_flats(chunks)]
-    if stage == "combine_bias":
-        return [{"calibration": bias} for bias in registry.needed_biases(chunks)]
+    if stage in STAGE_KIND:
+        return [{"calibration": name} for name in registry.needed_calibrations(chunks)[STAGE_KIND[stage]]]
     if tracts:
         # release-wide products are of the whole survey
         return []
@@ -122,7 +121,7 @@ def _stale(manifest: Path, stage: Stage, unit: Mapping[str, str], root: Path) ->
     if "chunk" in unit:
         sources.append(root / chunk_slice(unit["chunk"]))
     elif "calibration" in unit:
-        sources.append(root / calibration_slice(stage.name.removeprefix("combine_"), unit["calibration"]))
+        sources.append(root / calibration_slice(STAGE_KIND[stage.name], unit["calibration"]))
     return any(source.is_file() and source.stat().st_mtime_ns > made for source in sources)
 
 

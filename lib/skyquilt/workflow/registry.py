@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from skyquilt.workflow.calibration_kinds import KINDS
+
 REGISTRY = "registry"
 GRAPH = f"{REGISTRY}/graph.json"
 UNUSABLE = f"{REGISTRY}/unusable.json"
@@ -55,7 +57,7 @@ class Registry:
         return self.graph["tracts"]
 
     def calibrations(self, kind: str) -> dict[str, Any]:
-        """Calibration id -> what it is made with."""
+        """Calibration id -> ``uses``: kind -> ids it is made with."""
         return self.graph["calibrations"].get(kind, {})
 
     def execution(self, name: str) -> Any:
@@ -80,15 +82,18 @@ class Registry:
         wanted = {chunk for tract in tracts for chunk in self.tracts[str(tract)]["chunks"]}
         return [chunk for chunk in self.chunks if chunk in wanted]
 
-    def needed_flats(self, chunks: list[str]) -> list[str]:
-        """Flats that visits of these chunks use."""
-        return sorted({flat for chunk in chunks for flat in self.chunks[chunk]["flat"]})
-
-    def needed_biases(self, chunks: list[str]) -> list[str]:
-        """Biases that visits of these chunks, or their flats, use."""
-        own = {bias for chunk in chunks for bias in self.chunks[chunk]["bias"]}
-        of_flats = {self.calibrations("flat")[flat]["bias"] for flat in self.needed_flats(chunks)}
-        return sorted((own | of_flats) - {""})
+    def needed_calibrations(self, chunks: list[str]) -> dict[str, list[str]]:
+        """Kind -> calibrations that visits of these chunks use, and what those are made with; sorted."""
+        needed: dict[str, set[str]] = {kind: set() for kind in KINDS}
+        for chunk in chunks:
+            for kind, names in self.chunks[chunk]["calibrations"].items():
+                needed[kind].update(names)
+        # a kind is made with earlier ones only
+        for kind in reversed(KINDS):
+            for name in needed[kind]:
+                for used, names in self.calibrations(kind)[name]["uses"].items():
+                    needed[used].update(names)
+        return {kind: sorted(names) for kind, names in needed.items()}
 
 
 def chunk_slice(chunk: str) -> str:

@@ -19,8 +19,9 @@ import psutil
 
 import skyquilt
 from skyquilt.io.atomic import remove_leftovers
+from skyquilt.workflow.calibration_kinds import KINDS
 from skyquilt.workflow.config import ConfigurationError, as_plain, read_yaml
-from skyquilt.workflow.ingest import CALIBRATIONS, IngestInputs, ingest
+from skyquilt.workflow.ingest import IngestInputs, ingest
 from skyquilt.workflow.pool import Pool
 from skyquilt.workflow.progress import StageProgress, progress_line, survey_progress
 from skyquilt.workflow.registry import REGISTRY, Registry
@@ -44,7 +45,7 @@ def prepare(survey: Survey, cores: int, say: Callable[[str], None]) -> None:
         survey.config("survey"),
         survey.config("ingest"),
         as_plain(survey.config("execution")),
-        {kind: survey.config(f"combine_{kind}").min_frames for kind in CALIBRATIONS},
+        {kind.name: getattr(survey.config(kind.stage), "min_frames", 1) for kind in KINDS.values()},
         survey.camera,
         survey.sky_map,
         survey.camera_digest,

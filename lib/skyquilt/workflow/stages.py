@@ -24,7 +24,8 @@ class Stage:
     title : str
         LDM-151's name, or ours.
     uses : tuple of str
-        Further material whose digest belongs to the stage: camera, reference, sky_map, survey, truth.
+        Further material whose digest belongs to the stage: camera, isr (the shared section and the user's own
+        steps), reference, survey, truth.
     manifest : str
         Product that is its one declared output.
     """
@@ -39,13 +40,25 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("combine_bias", "4.1.2.1", "Combined bias", ("camera",), "bias_manifest"),
-        Stage("combine_flat", "4.1.2.1", "Combined flat", ("camera",), "flat_manifest"),
+        Stage("combine_bias", "4.1.2.1", "Combined bias", ("camera", "isr"), "bias_manifest"),
+        Stage("measure_crosstalk", "4.1.2.3", "Crosstalk matrix", ("camera", "isr"), "crosstalk_manifest"),
+        Stage("measure_linearity", "4.1.2.3", "Linearity", ("camera", "isr"), "linearizer_manifest"),
+        Stage(
+            "measure_photon_transfer",
+            "4.1.2.3",
+            "Photon transfer and brighter-fatter kernel",
+            ("camera", "isr"),
+            "ptc_manifest",
+        ),
+        Stage("combine_dark", "4.1.2.1", "Combined dark", ("camera", "isr"), "dark_manifest"),
+        Stage("combine_flat", "4.1.2.1", "Combined flat", ("camera", "isr"), "flat_manifest"),
+        Stage("find_defects", "4.1.2.3", "Defects and hot pixels", ("camera", "isr"), "defects_manifest"),
+        Stage("combine_fringe", "4.1.2.3", "Fringe frame", ("camera", "isr"), "fringe_manifest"),
         Stage(
             "bootstrap_im_char",
             "5.1.1",
             "BootstrapImChar",
-            ("camera", "reference"),
+            ("camera", "isr", "reference"),
             "bootstrap_chunk_manifest",
         ),
         Stage(

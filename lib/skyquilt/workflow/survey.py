@@ -13,7 +13,7 @@ import xxhash
 
 import skyquilt
 from skyquilt.io.atomic import checksum, write_if_changed
-from skyquilt.workflow.code import library_files, source_times, stage_code_digest
+from skyquilt.workflow.code import library_files, source_times, stage_code_digest, syntax_digest
 from skyquilt.workflow.config import (
     DEFAULT_SKY_MAP,
     SECTIONS,
@@ -28,6 +28,8 @@ from skyquilt.workflow.registry import FRESHNESS, GRAPH, RegistryError
 from skyquilt.workflow.stages import STAGES
 
 FRESH_STAGES = "stage/.fresh.json"
+CAMERA_SECTIONS = ("isr",)
+"""Sections that the camera's YAML may give options for."""
 
 
 class Survey:
@@ -64,9 +66,8 @@ class Survey:
 
     @property
     def camera_layer(self) -> dict[str, Any]:
-        """Options that the camera's YAML overrides: its switches of instrument signature removal."""
-        stages = ("combine_bias", "combine_flat", "bootstrap_im_char")
-        return {stage: {"isr": self.camera.isr} for stage in stages} if self.camera.isr else {}
+        """Options that the camera's YAML gives: its switches of instrument signature removal."""
+        return {"isr": self.camera.isr} if self.camera.isr else {}
 
     @cached_property
     def camera_digest(self) -> str:
@@ -89,7 +90,7 @@ class Survey:
     def config(self, name: str) -> Any:
         """The dataclass of one section: defaults, then the camera's overrides, then the survey's YAML."""
         layers: list[tuple[Mapping[str, Any], str]] = [(self.layer, SURVEY_FILE)]
-        if name in STAGES:
+        if name in CAMERA_SECTIONS:
             layers.insert(0, (self.camera_layer, f"camera {self.camera.name}"))
         return build(name, *layers)
 
@@ -106,6 +107,23 @@ class Survey:
                 "for a simulated survey type: skyquilt simulate"
             )
         self.reference_files()
+        self.replacement_files()
+
+    def replacement_files(self) -> list[Path]:
+        """Files with the user's own steps of instrument signature removal.
+
+        Raises
+        ------
+        ConfigurationError
+            For a file that is not there.
+        """
+        files = []
+        for step, target in sorted(self.config("isr").replace.items()):
+            file = self.root / target.partition(":")[0]
+            if not file.is_file():
+                raise ConfigurationError(f"isr.replace.{step}: {target}: no such file ({file})")
+            files.append(file)
+        return files
 
     def reference_map(self) -> Any:
         """How the reference catalogue's columns map to ours, or None when the survey has none."""
@@ -170,6 +188,10 @@ class Survey:
         survey = self.config("survey")
         if what == "camera":
             return {"digest": self.camera_digest}
+        if what == "isr":
+            config = as_plain(self.config("isr"))
+            own = {file.name: syntax_digest(file) for file in self.replacement_files()}
+            return {"digest": _digest([config, own]), "config": config}
         if what == "reference":
             files = {str(path.name): checksum(path) for path in self.reference_files()}
             mapping = self.layer.get("reference") or {}

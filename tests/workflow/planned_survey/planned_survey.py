@@ -17,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyquilt.workflow.calibration_kinds import KINDS
 from skyquilt.workflow.config import ExecutionConfig, as_plain
 from skyquilt.workflow.registry import GRAPH, UNUSABLE, calibration_slice, chunk_slice
 from skyquilt.workflow.stages import STAGES, unroll
@@ -82,21 +83,18 @@ def _patches_under(at: float, n_tracts: int) -> range:
 def write_planned_survey(root: Path, n_visits: int) -> None:
     """Write the registry of `n_visits` visits, its slices, and an empty file for every stage."""
     visits = planned_visits(n_visits)
-    biases = {_bias(visit): {} for visit in visits}
-    flats = {_flat(visit): {"bias": _flat_bias(visit)} for visit in visits}
-    biases |= {entry["bias"]: {} for entry in flats.values()}
+    calibrations = _calibrations(visits)
     graph = {
         "format": 1,
         "chunks": {
             str(visit.visit): {
                 "visits": [visit.visit],
-                "bias": [_bias(visit)],
-                "flat": [_flat(visit)],
+                "calibrations": {kind: [name] for kind, name in _served_by(visit).items()},
                 "megapixels": round(DETECTORS * MEGAPIXELS, 3),
             }
             for visit in visits
         },
-        "calibrations": {"bias": biases, "flat": flats},
+        "calibrations": calibrations,
         "tracts": _tracts(visits),
         "execution": as_plain(ExecutionConfig()),
     }
@@ -113,16 +111,24 @@ def write_planned_survey(root: Path, n_visits: int) -> None:
     _write(root / "registry" / "planned.json", _planned(visits))
 
 
-def _bias(visit: PlannedVisit) -> str:
-    return f"night{visit.night:03d}"
+def _served_by(visit: PlannedVisit) -> dict[str, str]:
+    """Kind -> product: bias and dark of the night, flats and defects of a run of nights, the rest of the year."""
+    night = f"night{visit.night:03d}"
+    run = f"night{visit.night // NIGHTS_PER_FLAT * NIGHTS_PER_FLAT:03d}"
+    filtered = f"{visit.band}-{run}"
+    by_kind = {"bias": night, "dark": night, "flat": filtered, "fringe": filtered, "defects": run}
+    return {kind: by_kind.get(kind, "year") for kind in KINDS}
 
 
-def _flat(visit: PlannedVisit) -> str:
-    return f"{visit.band}-{_flat_bias(visit)}"
-
-
-def _flat_bias(visit: PlannedVisit) -> str:
-    return f"night{visit.night // NIGHTS_PER_FLAT * NIGHTS_PER_FLAT:03d}"
+def _calibrations(visits: list[PlannedVisit]) -> dict[str, dict]:
+    """Every product that serves a visit, made with those that serve the first visit it serves."""
+    found: dict[str, dict] = {kind: {} for kind in KINDS}
+    for visit in visits:
+        served = _served_by(visit)
+        for kind, name in served.items():
+            uses = {used: [served[used]] for used in KINDS[kind].uses}
+            found[kind].setdefault(name, {"uses": uses})
+    return found
 
 
 def _tracts(visits: list[PlannedVisit]) -> dict:
