@@ -133,7 +133,7 @@ SECTIONS: dict[str, str] = {
     "bootstrap_im_char": "skyquilt.pipelines.bootstrap_im_char:BootstrapImCharConfig",
     "visit_tables": "skyquilt.pipelines.make_visit_tables:VisitTablesConfig",
     "visit_quality": "skyquilt.quality.visit_pictures:VisitQualityConfig",
-    "scorecard": "skyquilt.quality.scorecard:ScorecardConfig",
+    "scorecard": "skyquilt.quality.scorecard.config:ScorecardConfig",
     "quality_site": "skyquilt.quality.site:QualitySiteConfig",
     "simulation": "skyquilt.simulation:SimulationConfig",
 }
