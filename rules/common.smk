@@ -67,6 +67,10 @@ def calibrations_of_chunk(wildcards):
     return calibration_manifests(registry.chunks[wildcards.chunk]["calibrations"])
 
 
+def planned_slices(wildcards):
+    return [chunk_slice(chunk) for chunk in selected_chunks()]
+
+
 def characterized_chunks(wildcards):
     return [template("bootstrap_chunk_manifest", chunk=chunk) for chunk in selected_chunks()]
 

@@ -19,11 +19,15 @@ rule visit_quality:
 rule scorecard:
     input:
         stage="stage/scorecard.json",
+        characterization="stage/bootstrap_im_char.json",
+        registry=planned_slices,
+        calibrations=planned_calibrations,
         chunks=characterized_chunks,
     output:
         manifest=template("scorecard_manifest"),
     log:
         "logs/scorecard/release.log",
+    threads: threads_per_job
     params:
         execution=execution,
     script:

@@ -11,8 +11,9 @@ from skyquilt.io.parquet import write_tables
 from skyquilt.io.products import path
 from skyquilt.io.reference_catalog import ReferenceCatalogMap, read_reference
 from skyquilt.pipelines.bootstrap_im_char import BootstrapImCharConfig, bootstrap_im_char
+from skyquilt.pipelines.detector_image import SignatureRemoval
 from skyquilt.pipelines.image_characterization import Visit, VisitResult
-from skyquilt.pipelines.visit_files import VisitFiles, detector_file
+from skyquilt.pipelines.visit_files import calibration_set, detector_file, visit_files
 from skyquilt.primitives.schemas import SOURCE
 from skyquilt.workflow.job import Job, run
 from skyquilt.workflow.pool import Pool
@@ -41,18 +42,9 @@ def main(job: Job) -> None:
 
 def inputs_of(unit: Mapping[str, Any]) -> dict[str, list[Path]]:
     entry = unit["entry"]
-    inputs = {"raw": [Path(frame["path"]) for frame in first_snaps(entry).values()]}
-    for kind in ("bias", "flat"):
-        if entry[kind]:
-            inputs[kind] = [path(f"{kind}_manifest", calibration=entry[kind])]
-    return inputs
-
-
-def first_snaps(entry: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    frames: dict[int, Mapping[str, Any]] = {}
-    for frame in sorted(entry["frames"], key=lambda frame: frame["snap"]):
-        frames.setdefault(frame["detector"], frame)
-    return dict(sorted(frames.items()))
+    raws = [Path(frame["path"]) for frame in entry["frames"]]
+    served = calibration_set(entry).manifests
+    return {"raw": raws} | {kind: list(paths) for kind, paths in served.items()}
 
 
 def reference_map(job: Job) -> ReferenceCatalogMap | None:
@@ -69,22 +61,15 @@ def make_visit(
     pool: Pool,
 ) -> None:
     entry = unit["entry"]
-    frames = first_snaps(entry)
-    data = VisitFiles(
-        camera,
-        frames,
-        {kind: path(f"{kind}_manifest", calibration=entry[kind]) for kind in ("bias", "flat") if entry[kind]},
-        {int(detector): names for detector, names in entry["excluded_amplifiers"].items()},
-        writer.directory,
-        writer.provenance(),
-    )
+    data = visit_files(entry, camera, writer.directory, writer.provenance())
     reference = None
     if mapping is not None:
         radius = camera.field_radius_deg() + REFERENCE_MARGIN_DEG
         reference = read_reference(mapping, entry["ra"], entry["dec"], radius)
     visit = Visit(entry["visit"], entry["band"], entry["physical_filter"], entry["home_tract"])
     config = job.config(BootstrapImCharConfig)
-    result = bootstrap_im_char(visit, frames, data, reference, config, pool.map)
+    removal = SignatureRemoval(job.isr(), job.root)
+    result = bootstrap_im_char(visit, sorted(data.frames), data, reference, removal, config, pool.map)
     write_visit(writer, entry, result)
 
 

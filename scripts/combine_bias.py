@@ -1,25 +1,22 @@
 """Combined bias (LDM-151 4.1.2.1): one night's bias frames, every detector."""
 
-from pathlib import Path
-
-from skyquilt.pipelines.calibration_files import CombineDetector
-from skyquilt.pipelines.calibration_products import CombineBiasConfig
-from skyquilt.pipelines.visit_files import CalibrationFrames, detector_file
+from skyquilt.pipelines.calibration_files import CalibrationInputs, CombineDetector, note_frames
+from skyquilt.pipelines.calibration_products.combine_bias import CombineBiasConfig, combine_bias
 from skyquilt.workflow.job import Job, run
 
 
 def main(job: Job) -> None:
-    frames = CalibrationFrames(job.camera(), tuple(job.registry["frames"]))
-    raws = [Path(frame["path"]) for frame in job.registry["frames"]]
-    with job.manifest({"raw": raws}) as manifest, job.pool() as pool:
+    inputs = CalibrationInputs.of(job.camera(), job.registry, job.isr(), job.root)
+    with job.manifest(inputs.paths()) as manifest, job.pool() as pool:
         combine = CombineDetector(
-            "bias", frames, job.config(CombineBiasConfig), None, manifest.directory, manifest.provenance()
+            combine_bias,
+            inputs,
+            job.config(CombineBiasConfig),
+            manifest.directory,
+            manifest.provenance(),
+            corrected=False,
         )
-        for outcome in pool.map(combine, frames.detectors()):
-            manifest.part(f"detector {outcome.item}", outcome)
-            if outcome.ok:
-                manifest.note("bias", detector_file(outcome.item), detector=outcome.item)
-                manifest.figures[str(outcome.item)] = outcome.value
+        note_frames(manifest, "bias", pool.map(combine, inputs.frames.detectors()))
 
 
 run(main, globals())

@@ -1,6 +1,7 @@
 """Definitions and small raw files for the tests of the instrument package."""
 
 import copy
+import importlib.util
 import os
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def make_camera(tmp_path):
 def cameras():
     """The definitions that ship."""
     return {
-        name: load_camera(ROOT / "config" / "cameras" / f"{name}.yaml") for name in ("demo", "tiny", "nickel")
+        name: load_camera(ROOT / "config" / "cameras" / f"{name}.yaml")
+        for name in ("demo", "tiny", "nickel", "stl1001", "hsc")
     }
 
 
@@ -128,3 +130,21 @@ def write_raw(tmp_path):
         return tmp_path / name, images
 
     return write
+
+
+@pytest.fixture(scope="session")
+def newcomer():
+    """The module beside this one that makes the raw frames of an unknown camera."""
+    path = Path(__file__).with_name("newcomer.py")
+    spec = importlib.util.spec_from_file_location("newcomer", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def newcomer_night(newcomer, tmp_path_factory):
+    """Folder of the newcomer's night, its frames, and the catalogue of its field."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    sky = newcomer.Sky()
+    return folder, newcomer.write_night(folder, sky), sky.write(folder / "stars.csv")

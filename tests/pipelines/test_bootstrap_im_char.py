@@ -12,6 +12,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import erf
 
+from skyquilt.algorithms.instrument_signature_removal import (
+    DetectorCalibrations,
+    InstrumentSignatureRemovalConfig,
+)
 from skyquilt.instrument.camera import Amplifier, Detector
 from skyquilt.pipelines.bootstrap_im_char import (
     BootstrapImCharConfig,
@@ -24,6 +28,7 @@ from skyquilt.pipelines.calibration_products import (
     combine_bias,
     combine_flat,
 )
+from skyquilt.pipelines.detector_image import SignatureRemoval
 from skyquilt.pipelines.image_characterization import Visit
 from skyquilt.primitives.data_units import SOURCE_ID
 from skyquilt.primitives.failure import ProcessingFailure, Reason, serial_map
@@ -32,6 +37,7 @@ from skyquilt.primitives.schemas import REFERENCE, SOURCE
 from skyquilt.primitives.wcs import Wcs
 
 CONFIG = BootstrapImCharConfig()
+REMOVAL = SignatureRemoval()
 VISIT = Visit(2405121047, "r", "r_test", 5)
 SIZE, SIGMA, SKY, SCALE = 640, 1.9, 150.0, 25.0
 """Side [pixel], width of stars [pixel], sky [electron], zero point [nJy / electron]."""
@@ -95,7 +101,11 @@ class SimulatedVisit:
     without_wcs: int = -1
     written: typing.Any = None
 
-    def read_raw(self, detector):
+    def snaps(self, detector):
+        """One."""
+        return [0]
+
+    def read_raw(self, detector, snap):
         """Simulated frame."""
         if detector == self.lost:
             raise ProcessingFailure(Reason.MISSING_FILE, f"raw of detector {detector}")
@@ -104,9 +114,9 @@ class SimulatedVisit:
             raw.header_wcs = None
         return raw
 
-    def read_calibration(self, kind, detector):
+    def read_calibrations(self, detector):
         """No calibrations."""
-        return None
+        return DetectorCalibrations()
 
     def write_exposure(self, detector, exposure):
         """Keep it."""
@@ -143,7 +153,7 @@ def reference():
 def visit(reference):
     """Result for two good detectors and a lost one, and the exposures written."""
     data = SimulatedVisit(written={})
-    return bootstrap_im_char(VISIT, [0, 9, 1], data, reference, CONFIG), data.written
+    return bootstrap_im_char(VISIT, [0, 9, 1], data, reference, REMOVAL, CONFIG), data.written
 
 
 def matched(result, detector):
@@ -257,7 +267,7 @@ def test_exposures_can_be_restored(visit):
 
 def test_without_reference_fluxes_are_instrumental():
     """No reference: nJy are NaN with a flag, electrons stand; no WCS: positions are NaN with a flag."""
-    result = bootstrap_im_char(VISIT, [1], SimulatedVisit(without_wcs=1), None, CONFIG)
+    result = bootstrap_im_char(VISIT, [1], SimulatedVisit(without_wcs=1), None, REMOVAL, CONFIG)
     sources = result.sources
     assert sources.noZeroPoint_flag.all()
     assert sources.noWcs_flag.all()
@@ -272,8 +282,8 @@ def test_results_do_not_depend_on_the_other_detectors(visit, reference):
     """A detector of many stars gives the same rows alone, for it has a zero point of its own; twice the
     same bytes."""
     whole, _ = visit
-    alone = bootstrap_im_char(VISIT, [1], SimulatedVisit(), reference, CONFIG)
-    again = bootstrap_im_char(VISIT, [1], SimulatedVisit(), reference, CONFIG, serial_map)
+    alone = bootstrap_im_char(VISIT, [1], SimulatedVisit(), reference, REMOVAL, CONFIG)
+    again = bootstrap_im_char(VISIT, [1], SimulatedVisit(), reference, REMOVAL, CONFIG, serial_map)
     pd.testing.assert_frame_equal(alone.sources, again.sources, check_exact=True)
     part = whole.sources[whole.sources.detector == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(part, alone.sources, check_exact=True)
@@ -295,7 +305,7 @@ def test_sources_come_a_detector_at_a_time(visit):
 def test_compact_results_change_no_bit_of_the_table(visit):
     """Columns that a worker sends in their final types give the rows that full precision gives."""
     result, _ = visit
-    wide = [process_detector(each.detector, SimulatedVisit(), CONFIG) for each in result.results]
+    wide = [process_detector(each.detector, SimulatedVisit(), REMOVAL, CONFIG) for each in result.results]
     full = replace(result, results=tuple(wide))
     pd.testing.assert_frame_equal(full.sources, result.sources, check_exact=True)
     sent = result.results[0].columns
@@ -309,7 +319,7 @@ def test_compact_results_change_no_bit_of_the_table(visit):
 def test_few_stars_take_the_visits_zero_point(reference):
     """With a catalogue of five stars of one detector the other takes the visit's zero point; none used
     there."""
-    result = bootstrap_im_char(VISIT, [0, 1], SimulatedVisit(), reference.iloc[20:26], CONFIG)
+    result = bootstrap_im_char(VISIT, [0, 1], SimulatedVisit(), reference.iloc[20:26], REMOVAL, CONFIG)
     assert result.detector_figures[1]["zero_point_of_visit"]
     assert_allclose(result.detector_figures[1]["zero_point"], 31.4 - 2.5 * np.log10(SCALE), atol=0.05)
     assert not result.sources.calib_photometry_used[result.sources.detector == 1].any()
@@ -327,7 +337,7 @@ def test_an_empty_sky_is_complete_and_flagged():
 
     config = replace(CONFIG, detection=replace(CONFIG.detection, threshold=8.0))
     data = Empty(written={})
-    result = bootstrap_im_char(VISIT, [0], data, None, config)
+    result = bootstrap_im_char(VISIT, [0], data, None, REMOVAL, config)
     assert len(result.sources) == 0
     SOURCE.check(result.sources)
     assert Reason.NO_SOURCES in result.outcomes[0].value
@@ -336,7 +346,7 @@ def test_an_empty_sky_is_complete_and_flagged():
 
 def test_workers_send_no_pixels():
     """What a worker sends back is small against its detector, and can be pickled."""
-    result = process_detector(0, SimulatedVisit(), CONFIG)
+    result = process_detector(0, SimulatedVisit(), REMOVAL, CONFIG)
     assert len(pickle.dumps(result)) < 0.2 * 4 * SIZE * SIZE
 
 
@@ -388,8 +398,10 @@ def nickel(shared_data):
         return lambda i: read_raw(directory / f"{names[i]}.fits.gz", camera, 0)
 
     biases, flats = [f"d{n}" for n in range(1001, 1011)], ["d1035", "d1036", "d1037"]
-    bias = combine_bias(reader(biases), len(biases), CombineBiasConfig()).exposure
-    flat = combine_flat(reader(flats), len(flats), bias, CombineFlatConfig()).exposure
+    isr = InstrumentSignatureRemovalConfig()
+    bias = combine_bias(reader(biases), len(biases), CombineBiasConfig(), isr).exposure
+    with_bias = DetectorCalibrations(bias=bias)
+    flat = combine_flat(reader(flats), len(flats), with_bias, CombineFlatConfig(), isr).exposure
     return SimpleNamespace(camera=camera, read=lambda name: reader([name])(0), bias=bias, flat=flat)
 
 
@@ -397,18 +409,21 @@ def run_nickel(nickel, name, reference=None):
     """BootstrapImChar of one real frame."""
 
     class Frame:
-        def read_raw(self, detector):
+        def snaps(self, detector):
+            return [0]
+
+        def read_raw(self, detector, snap):
             raw = nickel.read(name)
             return replace(raw, header_wcs=raw.first_wcs(nickel.camera))
 
-        def read_calibration(self, kind, detector):
-            return getattr(nickel, kind)
+        def read_calibrations(self, detector):
+            return DetectorCalibrations(bias=nickel.bias, flat=nickel.flat)
 
         def write_exposure(self, detector, exposure):
             self.exposure = exposure
 
     data = Frame()
-    return bootstrap_im_char(Visit(1, "V", "V"), [0], data, reference, CONFIG), data.exposure
+    return bootstrap_im_char(Visit(1, "V", "V"), [0], data, reference, REMOVAL, CONFIG), data.exposure
 
 
 def test_real_standard_stars_agree(nickel):

@@ -1,26 +1,45 @@
-"""Options are checked at once, and visits follow from seed and number alone."""
+"""Options are checked at once, each with its text."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import pathlib
+import inspect
 import re
+import textwrap
+import typing
 
 import pytest
-from astropy.time import Time
 
+from skyquilt.instrument import load_camera
 from skyquilt.simulation import SimulationConfig
-from skyquilt.simulation import config as config_module
-from skyquilt.simulation.schedule import calibration_visits, science_visit, science_visits
+from skyquilt.simulation.atmosphere import AtmosphereConfig
+from skyquilt.simulation.optics import PlacementConfig
+from skyquilt.simulation.point_spread import PointSpreadConfig
+from skyquilt.simulation.sky.asteroids import AsteroidsConfig
+from skyquilt.simulation.sky.galaxies import GalaxiesConfig
+from skyquilt.simulation.sky.reference import ReferenceConfig
+from skyquilt.simulation.sky.stars import ClusterConfig, StarsConfig
+from skyquilt.simulation.sky.supernovae import SupernovaeConfig
+from skyquilt.simulation.sky.variables import VariablesConfig
+from skyquilt.simulation.wavefront import WavefrontConfig
 
 
-def test_every_option_has_its_text():
-    """Each field of the configuration is followed by a docstring."""
-    text = pathlib.Path(config_module.__file__).read_text()
-    for item in dataclasses.fields(SimulationConfig):
-        assert re.search(rf'^    {item.name}: .*?\n    """', text, re.MULTILINE | re.DOTALL), item.name
-        after = text.split(f"\n    {item.name}: ", 1)[1]
-        assert after.split("\n\n", 1)[0].rstrip().endswith('"""'), item.name
+def sections(cls=SimulationConfig):
+    """The configuration's dataclass and those nested in it."""
+    hints = typing.get_type_hints(cls)
+    nested = [hints[f.name] for f in dataclasses.fields(cls) if dataclasses.is_dataclass(hints[f.name])]
+    return [cls, *(part for child in nested for part in sections(child))]
+
+
+@pytest.mark.parametrize("cls", sections(), ids=lambda cls: cls.__name__)
+def test_every_option_has_its_text(cls):
+    """Each field of each section of the configuration is followed by a docstring."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    for line, following in zip(body, [*body[1:], None]):
+        if isinstance(line, ast.AnnAssign):
+            assert isinstance(following, ast.Expr), line.target.id
+            assert isinstance(ast.literal_eval(following.value), str), line.target.id
 
 
 @pytest.mark.parametrize(
@@ -31,15 +50,17 @@ def test_every_option_has_its_text():
         ({"bands": ("r", "w")}, "'w' is not one of"),
         ({"sky_brightness": {"r": 21.0}}, "sky_brightness has no value for band 'g'"),
         ({"seeing": (1.2, 0.8)}, "seeing must be two ascending numbers"),
-        ({"airmass_range": (0.5, 1.0)}, "airmass at least 1"),
+        ({"airmass_limit": 0.5}, "airmass_limit at least 1"),
         ({"field_dec": 89.0}, "field_dec must be within 85 deg"),
         ({"field_ra": 360.0}, "field_ra must be in"),
         ({"rotations": ()}, "rotations must hold"),
         ({"exposure_time": 0.0}, "exposure_time must be positive"),
-        ({"cosmic_rays": -1.0}, "cosmic_rays must not be negative"),
-        ({"n_flat": 31}, "n_flat must be in 0..30"),
-        ({"vignetting": 0.95}, "vignetting must be below 0.9"),
-        ({"psf_ellipticity": 0.5}, "psf_ellipticity must be at most 0.2"),
+        ({"n_snaps": 3}, "n_snaps must be 1 or 2"),
+        ({"nights": (0, 3, 3)}, "nights must be ascending"),
+        ({"nights": ()}, "nights must be ascending"),
+        ({"pair_minutes": -1.0}, "pair_minutes must not be negative"),
+        ({"site_latitude": 91.0}, "site_latitude must be in"),
+        ({"atmosphere": AtmosphereConfig(extinction={"r": 0.1})}, "extinction has no value for band 'g'"),
         ({"start_date": "tomorrow"}, "tomorrow"),
         ({"visits_per_night": 500}, "visits_per_night must be in 1..499"),
         ({"days_between_nights": 0}, "days_between_nights must be at least 1"),
@@ -51,48 +72,46 @@ def test_nonsense_is_refused(change, words):
         SimulationConfig(**change)
 
 
-def test_visits_do_not_know_their_number():
-    """The first visits of a longer survey are those of a shorter one."""
-    few, many = (science_visits(SimulationConfig(n_visits=n)) for n in (3, 9))
-    assert many[:3] == few
+@pytest.mark.parametrize(
+    ("cls", "change", "words"),
+    [
+        (AtmosphereConfig, {"clouds": -1.0}, "clouds must not be negative"),
+        (AtmosphereConfig, {"sky_gradient": 0.95}, "sky_gradient must be below 0.9"),
+        (PointSpreadConfig, {"ellipticity": 0.5}, "ellipticity must be at most 0.2"),
+        (PointSpreadConfig, {"optics_share": 0.95}, "optics_share must be below 0.9"),
+        (PlacementConfig, {"offset": -1.0}, "offset and rotation must not be negative"),
+        (StarsConfig, {"dust": -0.1}, "dust must not be negative"),
+        (ClusterConfig, {"radius": 0.0}, "radius must be positive"),
+        (VariablesConfig, {"flaring": -0.1}, "flaring must not be negative"),
+        (GalaxiesConfig, {"slope": 0.0}, "slope must be positive"),
+        (SupernovaeConfig, {"peak_days": (3.0, 1.0)}, "peak_days must be two ascending"),
+        (AsteroidsConfig, {"linkable": 2.0}, "linkable must be in 0..1"),
+        (AsteroidsConfig, {"main_belt": -1}, "main_belt must not be negative"),
+        (ReferenceConfig, {"galaxies": 2.0}, "galaxies must be in 0..1"),
+        (WavefrontConfig, {"obscuration": 1.0}, "obscuration must be in"),
+    ],
+)
+def test_nonsense_in_a_section_is_refused(cls, change, words):
+    """So it is for the options of each section."""
+    with pytest.raises(ValueError, match=re.escape(words)):
+        cls(**change)
 
 
-def test_visits_cycle_through_bands_and_rotations_within_the_dither():
-    """Band and rotation go in turn; boresights lie within the dither's radius; ids are night and number."""
-    config = SimulationConfig(n_visits=8, visits_per_night=5, days_between_nights=3, dither_radius=30.0)
-    visits = science_visits(config)
-    assert [v.band for v in visits] == list("rgirgirg")
-    assert [v.rotation for v in visits][:4] == [0.0, 1.5, -2.0, 0.0]
-    assert [v.visit for v in visits][3:7] == [260101004, 260101005, 260104001, 260104002]
-    for visit in visits:
-        assert abs(visit.dec - config.field_dec) <= 30.0 / 3600
-        assert (visit.header_ra, visit.header_dec) == (visit.ra, visit.dec)
-        assert 0.8 <= visit.seeing <= 1.2 * 1.4**0.6
-        assert 0 < visit.transparency <= 1
+@pytest.mark.parametrize("name", ["demo", "tiny", "accuracy"])
+def test_templates_name_their_cameras_site(name):
+    """The simulated telescope stands where the camera's definition says."""
+    import pathlib
 
+    import yaml
 
-def test_times_are_tai():
-    """The middle of an exposure is astropy's TAI of its UTC times."""
-    visit = science_visit(SimulationConfig(), 2)
-    begin, end = (Time(t.isoformat(), scale="utc").tai.mjd for t in (visit.begin, visit.end))
-    assert visit.mid_mjd_tai == pytest.approx((begin + end) / 2, abs=1e-9)
+    import skyquilt
 
-
-def test_calibration_frames_have_ids_of_their_own():
-    """Biases, darks and flats of every band come in the numbers asked for, with ids no science visit has."""
-    config = SimulationConfig(n_bias=4, n_dark=2, n_flat=30, visits_per_night=499, n_visits=499)
-    frames = calibration_visits(config)
-    kinds = [f.kind for f in frames]
-    assert [kinds.count(k) for k in ("bias", "dark", "flat")] == [4, 2, 90]
-    ids = [f.visit for f in frames] + [v.visit for v in science_visits(config)]
-    assert len(set(ids)) == len(ids)
-    assert max(f.end for f in frames) < science_visit(config, 0).begin
-
-
-def test_header_errors_move_the_header_alone():
-    """Pointing errors change what headers say, not where the light came from."""
-    plain = science_visit(SimulationConfig(), 1)
-    wrong = science_visit(SimulationConfig(header_pointing_error=10.0, header_rotation_error=0.1), 1)
-    assert (wrong.ra, wrong.dec, wrong.rotation) == (plain.ra, plain.dec, plain.rotation)
-    assert 0 < abs(wrong.header_dec - wrong.dec) < 60 / 3600
-    assert 0 < abs(wrong.header_rotation - wrong.rotation) < 0.6
+    root = pathlib.Path(skyquilt.__file__).parents[2] / "config"
+    content = yaml.safe_load((root / f"{name}.yaml").read_text())
+    place = load_camera(content["survey"]["camera"]).observatory
+    options = content["simulation"]
+    config = SimulationConfig(
+        **{key: value for key, value in options.items() if key.startswith("site_")}
+    )
+    said = (config.site_longitude, config.site_latitude, config.site_elevation)
+    assert said == (place.longitude, place.latitude, place.elevation)

@@ -12,12 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from skyquilt.simulation import SimulationConfig
 from skyquilt.simulation.optics import (
+    PlacementConfig,
     Pointing,
     camera_optics,
+    focal_from_pixel,
     header_wcs,
     pixel_from_sky,
     pixel_jacobian,
+    placed_detector,
     sky_from_pixel,
     sky_from_tangent,
     tangent_from_sky,
@@ -136,3 +140,31 @@ def test_positions_behind_the_telescope_are_nowhere(camera):
     x, y = pixel_from_sky(camera_optics(camera), camera.detectors[0], Pointing(10.0, 20.0, 0.0), *behind)
     assert np.isnan(x).all()
     assert np.isnan(y).all()
+
+
+def test_magnification_and_area_are_the_derivatives(camera):
+    """Local scale and pixel area are those of finite differences of the field angle."""
+    optics = camera_optics(camera)
+    x, y, h = 1.3, -0.7, 1e-4
+    steps = np.array([[x + h, x - h, x, x], [y, y, y + h, y - h]])
+    angles = np.array(optics.field_angle(*steps)) * 206264.80624709636
+    derivative = np.stack([(angles[:, 0] - angles[:, 1]), (angles[:, 2] - angles[:, 3])], axis=1) / (2 * h)
+    assert_allclose(optics.magnification(x, y), derivative, rtol=1e-7, atol=1e-6)
+    assert_allclose(optics.area_factor(x, y), np.linalg.det(derivative) / 50.0**2, rtol=1e-7)
+    assert_allclose(optics.magnification(0.0, 0.0), 50.0 * np.eye(2))
+
+
+def test_detectors_are_out_of_place_by_the_scatter_asked_for(camera):
+    """Offsets of many detectors have the configured scatter; without it the definition itself is returned."""
+    config = SimulationConfig(placement=PlacementConfig(offset=3.0, rotation=0.05))
+    detector = camera.detectors[0]
+    assert placed_detector(SimulationConfig(), detector) is detector
+    shifts = []
+    for number in range(200):
+        placed = placed_detector(config, dataclasses.replace(detector, id=number))
+        middle = focal_from_pixel(placed, 0.5 * (placed.nx - 1), 0.5 * (placed.ny - 1))
+        shift = (np.array(middle) - detector.centre_mm) / detector.pixel_size
+        shifts.append([*(shift / 3.0), (placed.rotation_deg - detector.rotation_deg) / 0.05])
+    # 200 draws: a standard deviation has a relative error of 5 %
+    assert_allclose(np.std(shifts, axis=0), 1.0, atol=0.2)
+    assert_allclose(np.mean(shifts, axis=0), 0.0, atol=4 / np.sqrt(200))

@@ -15,10 +15,12 @@ from skyquilt.simulation.point_spread import (
     add_component,
     add_star,
     drawing_radius,
-    effective_fwhm,
     kolmogorov_table,
     moffat_table,
+    pixel_values,
+    sample_component,
 )
+from skyquilt.simulation.point_spread_truth import adaptive_moments, effective_fwhm, profile_moments
 
 PHASES = tuple(np.linspace(0.3, 5.9, 12))
 UPRIGHT = np.eye(2)
@@ -78,6 +80,22 @@ def test_kernel_is_its_plain_twin(rng):
     assert_allclose(compiled, plain, rtol=1e-12, atol=0)
 
 
+def test_samples_are_the_pixels_of_an_image():
+    """Values at offsets from a star are the pixels of its image, compiled or not."""
+    profile = point_spread().at(0.4, -0.6, 0.3 * UPRIGHT)
+    image = np.zeros((13, 13))
+    add_star(image, profile, 6.2, 5.9, 1.0, 5.0)
+    rows, columns = np.mgrid[4:9, 4:9]
+    values = pixel_values(profile, columns - 6.2, rows - 5.9)
+    assert_allclose(values, image[4:9, 4:9], rtol=1e-12)
+    table = kolmogorov_table()
+    compiled, plain = np.zeros(3), np.zeros(3)
+    args = (np.array([0.0, 1.2, -3.0]), np.array([0.3, 0.0, 2.0]), table, table, NODES, WEIGHTS, 2.0, 0.3, 0.02, 0.25)
+    sample_component(compiled, *args)
+    sample_component.py_func(plain, *args)
+    assert_allclose(compiled, plain, rtol=1e-12)
+
+
 @pytest.mark.parametrize("table", [kolmogorov_table, moffat_table])
 def test_profiles_have_unit_flux_and_width(table):
     """Each table is a profile of unit flux and unit FWHM."""
@@ -121,7 +139,7 @@ def test_shears_turn_with_the_detector():
 def test_effective_fwhm_of_a_wide_psf_is_the_profiles():
     """For a PSF much wider than a pixel the effective FWHM is the profile's, broadened by the pixel."""
     profile = point_spread(ellipticity=0.0, size_variation=0.0, optics_share=0.0).at(0, 0, 0.08 * UPRIGHT)
-    # a pixel adds 1/12 px^2 to the variance; area is counted in 1/64 px of some 100 px
+    # a pixel adds 1/12 px^2 to the variance
     expected = np.hypot(0.9 / 0.08, 2.3548 / np.sqrt(12))
     assert_allclose(effective_fwhm(profile), expected, rtol=3e-3)
 
@@ -133,3 +151,41 @@ def test_psf_varies_smoothly_over_the_field():
     assert 0.01 < np.ptp(values[:, 0]) / 0.9 < 0.07
     assert (np.ptp(values[:, 1:], axis=0) > 0.03).all()
     assert (np.abs(values[:, 1:]) < 0.08).all()
+
+
+def test_moments_of_a_gaussian_are_its_own():
+    """Adaptive moments of an elliptical Gaussian are its covariance, compiled or not."""
+    rows, columns = np.mgrid[:41, :41]
+    dx, dy = columns - 20.0, rows - 20.0
+    covariance = np.array([[9.0, 2.0], [2.0, 5.0]])
+    inverse = np.linalg.inv(covariance)
+    image = np.exp(-0.5 * (inverse[0, 0] * dx**2 + 2 * inverse[0, 1] * dx * dy + inverse[1, 1] * dy**2))
+    expected = (9.0, 2.0, 5.0)
+    assert_allclose(adaptive_moments(image, 20.0, 20.0, 1.0, 2.0, 1e-12, 200), expected, rtol=1e-6)
+    assert_allclose(adaptive_moments.py_func(image, 20.0, 20.0, 1.0, 2.0, 1e-6, 60), expected, rtol=1e-4)
+
+
+def test_moments_are_galsims():
+    """T, e1 and e2 of the PSF with the pixel are those of galsim's adaptive moments of its finely drawn image."""
+    import galsim
+
+    profile = point_spread(ellipticity=0.08).at(0.4, -0.6, 0.3 * UPRIGHT)
+    t, e1, e2 = profile_moments(profile)
+    image = galsim.Convolve(profile.galsim_profile(), galsim.Pixel(1.0)).drawImage(
+        nx=161, ny=161, scale=0.25, method="no_pixel"
+    )
+    found = image.FindAdaptiveMom()
+    shape = found.observed_shape
+    assert_allclose([e1, e2], [shape.e1, shape.e2], atol=2e-5)
+    # T = 2 sigma^2 / sqrt(1 - e^2), sigma^4 the determinant
+    assert_allclose(t, 2 * (0.25 * found.moments_sigma) ** 2 / np.sqrt(1 - shape.e**2), rtol=1e-4)
+
+
+def test_a_spread_of_light_widens_along_itself():
+    """A spread of sigma adds 8 ln 2 sigma^2 to the square of the FWHM along it, nothing across."""
+    spread = point_spread(ellipticity=0.0, optics_share=0.0, size_variation=0.0)
+    plain, wide = (spread.at(0, 0, 0.25 * UPRIGHT, 1.0, s) for s in ((0.0, 0.0), (0.0, 0.1)))
+    (xx, xy, yy), (_, _, along) = plain.squares[0], wide.squares[0]
+    assert_allclose(wide.squares[0][:2], (xx, xy), atol=1e-12)
+    assert_allclose(along - yy, 8 * np.log(2) * (0.1 / 0.25) ** 2)
+    assert_allclose(spread.at(0, 0, 0.25 * UPRIGHT, 0.9).fwhm[0], 0.9 * plain.fwhm[0])

@@ -12,24 +12,31 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from skyquilt.instrument import load_camera, read_observation, read_raw
 from skyquilt.primitives.failure import Outcome, ProcessingFailure, Reason, serial_map
-from skyquilt.primitives.schemas import truth as schemas
 from skyquilt.simulation import SimulationConfig, simulate_survey
-from skyquilt.simulation.raw_files import sexagesimal
-from skyquilt.simulation.survey import write_science_frame
+from skyquilt.simulation.calibration_frames import CalibrationFramesConfig
+from skyquilt.simulation.detector_effects import DetectorEffectsConfig
+from skyquilt.simulation.satellite_trails import SatelliteTrailsConfig
+from skyquilt.simulation.survey import detector_truth
+from skyquilt.simulation.truth_tables import TRUTH_SCHEMAS
 
+# clean enough for centroids, with some of everything that leaves a truth
 CONFIG = SimulationConfig(
     n_visits=2,
-    n_bias=1,
-    n_flat=1,
+    bands=("r", "i"),
     star_density=18.0,
     galaxy_density=5.0,
     dither_radius=10.0,
     star_magnitudes=(15.0, 22.5),
+    detector=DetectorEffectsConfig(cosmic_rays=20.0),
+    calibration_frames=CalibrationFramesConfig(n_bias=1, n_dark=1, n_flat=1, n_fringe=1, n_crosstalk=1),
+    trails=SatelliteTrailsConfig(per_visit=3.0),
 )
+N_CALIBRATION = 6
+BIAS_ALONE = dataclasses.replace(CONFIG, n_visits=0, calibration_frames=CalibrationFramesConfig(n_bias=1, n_flat=0))
 
 
 def files_of(directory):
@@ -61,23 +68,21 @@ def test_survey_is_whole(survey, tiny):
     """Every exposure has a file per detector, every table its schema's columns, and nothing else is left."""
     files = files_of(survey)
     raws = [name for name in files if name.startswith("raw/")]
-    assert len(raws) == len(tiny.detectors) * (CONFIG.n_visits + CONFIG.n_bias + 3 * CONFIG.n_flat)
+    assert len(raws) == len(tiny.detectors) * (CONFIG.n_visits + N_CALIBRATION)
     assert [p.name for p in survey.parent.iterdir()] == ["survey"]
     rows = {}
-    for schema in (
-        schemas.SOURCE_TRUTH,
-        schemas.OBJECT_TRUTH,
-        schemas.VISIT_TRUTH,
-        schemas.VISIT_DETECTOR_TRUTH,
-        schemas.AMPLIFIER_TRUTH,
-    ):
-        table = pd.read_parquet(survey / "truth" / f"{schema.name}.parquet")
+    for name, schema in TRUTH_SCHEMAS.items():
+        table = pd.read_parquet(survey / "truth" / f"{name}.parquet")
         schema.check(table)
-        rows[schema.name] = len(table)
+        rows[name] = len(table)
     assert rows["visit_truth"] == 2
     assert rows["visit_detector_truth"] == 8
     assert rows["amplifier_truth"] == 8
     assert "reference/gaia_like.fits" in files
+    images = [name for name in files if name.startswith("truth/expected/")]
+    # the first visit of each band
+    assert len(images) == 8
+    assert {f"truth/detector_00{k}.fits" for k in range(4)} < set(files)
 
 
 def test_camera_definition_reads_the_headers(survey, tiny):
@@ -87,7 +92,7 @@ def test_camera_definition_reads_the_headers(survey, tiny):
     for path in sorted((survey / "raw").iterdir()):
         info = read_observation(path, tiny)[0]
         kinds.add(info.frame_type)
-        assert path.name == f"{info.visit}_{info.detector_num}.fits"
+        assert path.name == f"{info.visit}_{info.snap}_{info.detector_num}.fits"
         if info.frame_type != "science":
             continue
         row = truth.loc[info.visit]
@@ -96,13 +101,116 @@ def test_camera_definition_reads_the_headers(survey, tiny):
         assert_allclose([info.boresight_ra, info.boresight_dec], [row["ra"], row["dec"]], atol=8e-3 / 3600)
         assert_allclose(info.rotation, row["rotation"] % 360)
         assert_allclose(info.datetime_mid, row["expMidptMJD"], atol=1e-8)
-    assert kinds == {"science", "bias", "flat"}
+    assert kinds == {"science", "bias", "dark", "flat", "fringe", "crosstalk"}
+
+
+def calibrated(survey, tiny, visit, snap, number, config=CONFIG):
+    """A raw frame by the truth's own numbers: electrons, float64 (ny, nx)."""
+    raw = read_raw(survey / "raw" / f"{visit}_{snap}_{number}.fits", tiny, number)
+    truth = detector_truth(config, tiny, tiny.detector(number))
+    sections = {}
+    for amplifier in truth.amplifiers:
+        name = amplifier.definition.name
+        counts = raw.amplifiers[name].astype(float)
+        level = np.median(counts[amplifier.definition.raw_overscan.slices()], axis=1, keepdims=True)
+        linear = np.linspace(0, 70000, 4001)
+        signal = np.interp(counts - level, amplifier.curve.read(linear), linear, left=None)
+        sections[name] = np.where(counts > level, signal, counts - level) * amplifier.gain
+    return tiny.detector(number).assemble(sections).astype(float), truth
+
+
+def test_expected_images_are_what_raws_scatter_about(survey, tiny):
+    """Raw frames, calibrated by the truth, differ from the expected images by their noise alone."""
+    pixels = pd.read_parquet(survey / "truth" / "pixel_truth.parquet")
+    for visit in (260101001, 260101002):
+        image, truth = calibrated(survey, tiny, visit, 0, 1)
+        with fits.open(survey / "truth" / "expected" / f"{visit}_0_1.fits") as file:
+            expected, light = file["EXPECTED"].data.astype(float), file["LIGHT"].data.astype(float)
+        dark = truth.dark * CONFIG.exposure_time
+        good = (truth.defects == 0) & (light < 0.02 * expected)
+        hit = pixels[(pixels["visit"] == visit) & (pixels["detector"] == 1)]
+        hit = hit[hit["kind"].isin(["cosmic_ray", "saturated", "bled"])]
+        good[hit["y"], hit["x"]] = False
+        noise = np.mean([a.read_noise for a in truth.amplifiers])
+        pull = ((image - expected - dark) / np.sqrt(expected + dark + noise**2 + 0.2))[good]
+        assert good.sum() > 40000
+        # bias structure of 3 ADU and the overscan's error are what is left
+        assert abs(pull.mean()) < 0.2
+        assert abs(1.4826 * np.median(np.abs(pull - np.median(pull))) - 1) < 0.03
+
+
+def test_events_have_their_pixels(survey):
+    """Every event has as many pixels as it says, its peak and its mean; streaks and particles occur."""
+    events = pd.read_parquet(survey / "truth" / "event_truth.parquet")
+    pixels = pd.read_parquet(survey / "truth" / "pixel_truth.parquet")
+    keys = ["visit", "snap", "detector", "kind", "event"]
+    assert not events.duplicated(keys).any()
+    grouped = pixels.groupby(keys)["electrons"].agg(["size", "max", "mean"]).reset_index()
+    joined = events.merge(grouped, on=keys, validate="one_to_one")
+    assert len(joined) == len(events) == len(grouped)
+    assert_array_equal(joined["size"], joined["nPixels"])
+    assert_array_equal(joined["max"], joined["peakElectrons"])
+    assert_allclose(joined["mean"], joined["surfaceBrightness"], rtol=1e-4)
+    assert {"cosmic_ray", "saturated", "bled", "streak"} <= set(events["kind"])
+    assert events.loc[events["kind"] == "cosmic_ray", "peakSnr"].notna().all()
+    # darks and flats are hit too
+    assert set(events["visit"]) > {260101001, 260101002}
+
+
+def test_detector_files_hold_the_truth(survey, tiny):
+    """The file of a detector has the response, dark current, defects and coefficients that made its frames."""
+    truth = detector_truth(CONFIG, tiny, tiny.detector(2))
+    with fits.open(survey / "truth" / "detector_002.fits") as file:
+        for name, array in (
+            ("RESPONSE", truth.response),
+            ("DARK", truth.dark),
+            ("DEFECTS", truth.defects),
+            ("TREE_RINGS_X", truth.rings[0]),
+            ("FRINGE_i", truth.fringe("i")),
+            ("CROSSTALK", truth.crosstalk),
+            ("BOUNDARIES_Y", truth.boundaries[1]),
+        ):
+            assert_array_equal(file[name].data, array, err_msg=name)
+        assert (file["FRINGE_r"].data == 0).all()
+        assert file["CROSSTALK"].header["AMP1"] == "A2"
+    rows = pd.read_parquet(survey / "truth" / "amplifier_truth.parquet")
+    rows = rows[rows["detector"] == 2]
+    assert rows["gain"].tolist() == [a.gain for a in truth.amplifiers]
+    for row, amplifier in zip(rows.itertuples(), truth.amplifiers, strict=True):
+        v = np.linspace(0, 60000, 7)
+        u = v / row.linearityScale
+        bend = row.linearityLoss * (1 + row.linearityKnee) * u**2 / (row.linearityKnee + u**2)
+        wave = row.linearityWave * np.sin(np.pi * row.linearityWaves * u) ** 2
+        assert_allclose(v * (1 - bend + wave), amplifier.curve.read(v))
+
+
+def test_snaps_are_frames_of_their_own(tiny, tmp_path):
+    """Two snaps have a file each with half of the light, their own noise and particles, and one source table."""
+    config = dataclasses.replace(
+        CONFIG,
+        n_visits=1,
+        n_snaps=2,
+        calibration_frames=CalibrationFramesConfig(n_bias=0, n_flat=0),
+    )
+    simulate_survey(config, tiny, tmp_path / "snaps")
+    names = sorted(p.name for p in (tmp_path / "snaps" / "raw").iterdir())
+    assert names == [f"260101001_{snap}_{number}.fits" for snap in (0, 1) for number in range(4)]
+    events = pd.read_parquet(tmp_path / "snaps" / "truth" / "event_truth.parquet")
+    rays = events[events["kind"] == "cosmic_ray"]
+    assert set(rays["snap"]) == {0, 1}
+    rows = pd.read_parquet(tmp_path / "snaps" / "truth" / "visit_detector_truth.parquet")
+    assert len(rows) == 4
+    for snap in (0, 1):
+        name = f"260101001_{snap}_0.fits"
+        expected = fits.getdata(tmp_path / "snaps" / "truth" / "expected" / name, "EXPECTED")
+        # vignetting and gradients change the middle value by some per cent
+        assert_allclose(np.median(expected) * 2 / rows["skyElectrons"].iloc[0], 1, atol=0.2)
 
 
 def test_header_wcs_agrees_with_truth(survey, sources):
     """The WCS of every science header puts every source within 3 mas of its imaged position."""
     for (visit, detector), rows in sources.groupby(["visit", "detector"]):
-        header = fits.getheader(survey / "raw" / f"{visit}_{detector}.fits")
+        header = fits.getheader(survey / "raw" / f"{visit}_0_{detector}.fits")
         # astropy warns of a WCS in a header without pixels
         del header["NAXIS"]
         wcs = WCS(header)
@@ -119,7 +227,7 @@ def test_stars_are_at_their_truth_after_assembling(survey, tiny, sources):
     assert set(stars["detector"]) == {0, 1, 2, 3}
     offsets = []
     for (visit, number), rows in stars.groupby(["visit", "detector"]):
-        raw = read_raw(survey / "raw" / f"{visit}_{number}.fits", tiny, number)
+        raw = read_raw(survey / "raw" / f"{visit}_0_{number}.fits", tiny, number)
         image = raw.detector.assemble(raw.amplifiers)
         for x, y, snr in rows[["x", "y", "snr"]].to_numpy():
             offsets.append((*centroid_offset(image, x, y), snr))
@@ -164,7 +272,7 @@ def test_a_visit_alone_is_a_visit_among_others(survey, tiny, tmp_path, sources):
 
 def test_the_map_does_not_matter(tiny, tmp_path):
     """A map that works backwards, on pickled functions, gives the same bytes of every file."""
-    one = dataclasses.replace(CONFIG, n_visits=1, n_flat=0, star_density=5.0, galaxy_density=3.0)
+    one = dataclasses.replace(CONFIG, n_visits=1, star_density=5.0, galaxy_density=3.0)
 
     def backwards(function, items):
         function = pickle.loads(pickle.dumps(function))
@@ -193,7 +301,7 @@ def test_leftovers_of_killed_runs_go(tiny, tmp_path):
     dead, alive = (tmp_path / f".bias.{host}.{pid}.part" for pid in (2**22 + 5, os.getppid()))
     for path in (dead, alive):
         (path / "raw").mkdir(parents=True)
-    simulate_survey(dataclasses.replace(CONFIG, n_visits=0, n_flat=0), tiny, tmp_path / "bias")
+    simulate_survey(BIAS_ALONE, tiny, tmp_path / "bias")
     assert {path.name for path in tmp_path.iterdir()} == {"bias", alive.name}
 
 
@@ -206,10 +314,10 @@ def test_an_existing_survey_is_not_overwritten(survey, tiny):
 
 def test_survey_without_science_has_empty_tables(tiny, tmp_path):
     """Calibration frames alone make a survey whose source table has all columns and no row."""
-    simulate_survey(dataclasses.replace(CONFIG, n_visits=0, n_flat=0), tiny, tmp_path / "bias")
+    simulate_survey(BIAS_ALONE, tiny, tmp_path / "bias")
     table = pd.read_parquet(tmp_path / "bias" / "truth" / "source_truth.parquet")
     assert len(table) == 0
-    schemas.SOURCE_TRUTH.check(table)
+    TRUTH_SCHEMAS["source_truth"].check(table)
     assert len(list((tmp_path / "bias" / "raw").iterdir())) == 4
 
 
@@ -227,20 +335,10 @@ def test_saturated_stars_bleed_in_raws(survey, tiny, sources):
     ]
     assert len(bright) > 0
     for row in bright.itertuples():
-        raw = read_raw(survey / "raw" / f"{row.visit}_{row.detector}.fits", tiny, row.detector)
+        raw = read_raw(survey / "raw" / f"{row.visit}_0_{row.detector}.fits", tiny, row.detector)
         image = raw.detector.assemble(raw.amplifiers)
         x, y = round(row.x), round(row.y)
         assert (image[y - 2 : y + 3, x] > raw.detector.amplifiers[0].saturation).all()
-
-
-def test_files_carry_no_clock(survey):
-    """Raw headers have no DATE of writing, and pixels are unsigned 16-bit integers."""
-    with fits.open(survey / "raw" / "260101001_0.fits") as file:
-        assert "DATE" not in file[0].header
-        assert [hdu.name for hdu in file[1:]] == ["A1", "A2"]
-        assert file["A1"].header["BITPIX"] == 16
-        assert file["A1"].header["BZERO"] == 32768
-        assert file["A1"].data.dtype == np.uint16
 
 
 def test_reference_is_a_table_of_its_own(survey):
@@ -253,33 +351,3 @@ def test_reference_is_a_table_of_its_own(survey):
         assert {units[n] for n in ("pmra", "pmdec_error")} == {"mas/yr"}
         assert np.all(file[1].data["ref_epoch"] == 2016.0)
         assert len(file[1].data) > 50
-
-
-def test_frames_are_written_whole(survey, tiny, tmp_path, monkeypatch):
-    """A frame whose writing breaks off leaves no file under its final name."""
-    from skyquilt.simulation.schedule import science_visit
-    from skyquilt.simulation.survey import field_sky
-
-    def broken(self, path, **_):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(fits.HDUList, "writeto", broken)
-    sky = field_sky(CONFIG, tiny).select(slice(0, 5))
-    with pytest.raises(OSError, match="disk full"):
-        write_science_frame(CONFIG, tiny, sky, tmp_path, (science_visit(CONFIG, 0), 0))
-    assert not (tmp_path / "260101001_0.fits").exists()
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "+00:00:00.000"),
-        (-0.5, "-00:30:00.000"),
-        (12.999999999, "+13:00:00.000"),
-        (-71.2345, "-71:14:04.200"),
-    ],
-)
-def test_sexagesimal_rounds_without_sixties(value, text):
-    """Angles are written to the last digit, with the sign also of values between 0 and -1."""
-    assert sexagesimal(value, True) == text

@@ -28,6 +28,33 @@ CORNERS = ("lower_left", "lower_right", "upper_left", "upper_right")
 
 
 @dataclass(frozen=True)
+class GhostModel:
+    """Out-of-focus reflection of a bright star between surfaces of the camera: a ring on the focal plane.
+
+    A star at focal-plane position r has its ring centred at magnification * r + offset_mm.
+
+    Parameters
+    ----------
+    radius_mm : float
+        Outer radius of the ring [mm].
+    inner_fraction : float
+        Inner radius (shadow of the secondary mirror) over the outer, 0 to less than 1.
+    magnification : float
+        Negative when ghosts lie opposite to their star, 1 when they are concentric with it.
+    offset_mm : (float, float)
+        [mm].
+    flux_ratio : float
+        Light of the whole ring over that of its star.
+    """
+
+    radius_mm: float
+    inner_fraction: float
+    magnification: float
+    offset_mm: tuple[float, float]
+    flux_ratio: float
+
+
+@dataclass(frozen=True)
 class Amplifier:
     """One read-out channel.
 
@@ -140,6 +167,8 @@ class Detector:
     amplifiers : tuple of Amplifier
     extension : str, int or None
         HDU of its pixels and own header; None is the primary or the first image.
+    defects : tuple of Box
+        Assembled pixels that are known to be bad.
     """
 
     id: int
@@ -152,6 +181,7 @@ class Detector:
     rotation_deg: float
     amplifiers: tuple[Amplifier, ...]
     extension: str | int | None = None
+    defects: tuple[Box, ...] = ()
 
     @property
     def box(self) -> Box:
@@ -280,6 +310,10 @@ class Camera:
     isr : dict
         Switches and overrides of instrument signature removal.
     observatory : Observatory
+    ghosts : tuple of GhostModel
+        Reflections of bright stars.
+    fringe_filters : tuple of str
+        Physical filters whose images have fringes.
     description : str
     canonical : str
         The definition with its tables as sorted JSON: the same for definitions that differ in comments,
@@ -298,6 +332,8 @@ class Camera:
     wcs: WcsSource = WcsSource()
     isr: dict[str, Any] = field(default_factory=dict)
     observatory: Observatory = Observatory()
+    ghosts: tuple[GhostModel, ...] = ()
+    fringe_filters: tuple[str, ...] = ()
     description: str = ""
     canonical: str = field(default="", repr=False)
 

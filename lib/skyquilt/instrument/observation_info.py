@@ -28,7 +28,7 @@ from skyquilt.instrument.header_map import (
 from skyquilt.primitives.data_units import SOURCE_ID
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 
-FRAME_TYPES = ("science", "bias", "dark", "flat", "fringe", "other")
+FRAME_TYPES = ("science", "bias", "dark", "flat", "fringe", "crosstalk", "other")
 
 DAY = 86400.0
 MJD_UNIX = 40587.0
@@ -138,7 +138,7 @@ def read_observation(path: str | Path, camera: Camera) -> list[ObservationInfo]:
 def observation_of(file: FitsFile, camera: Camera) -> ObservationInfo:
     """`read_observation` for an open file."""
     check_camera(file, camera)
-    return _Translation(file, camera).info()
+    return Translation(file, camera).info()
 
 
 def check_camera(file: FitsFile, camera: Camera) -> None:
@@ -177,8 +177,11 @@ def header_lookup(file: FitsFile, extension: str | int | None = None) -> Lookup:
     return lookup
 
 
-class _Translation:
-    """One file's header through one camera's rules."""
+class Translation:
+    """One file's header through one camera's rules: each value by itself, or all as an `ObservationInfo`.
+
+    Every method raises ProcessingFailure BAD_HEADER (or UNKNOWN_DETECTOR) with file, name and keyword.
+    """
 
     def __init__(self, file: FitsFile, camera: Camera) -> None:
         self.file, self.camera, self.header = file, camera, camera.header

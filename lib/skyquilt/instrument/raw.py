@@ -82,12 +82,12 @@ def read_raw(path: str | Path, camera: Camera, detector_id: int) -> RawFrame:
                 f"{file.path.name} holds detector {info.detector_num}, expected detector {detector.id}",
             )
         amplifiers = _read_amplifiers(file, detector)
-        wcs, problem = _header_wcs(file, camera, detector, info)
-        metadata = file.primary.cards.as_dict() | _detector_hdu(file, detector).cards.as_dict()
+        wcs, problem = header_wcs_of(file, camera, detector, info)
+        metadata = file.primary.cards.as_dict() | detector_hdu(file, detector).cards.as_dict()
     return RawFrame(detector, info, amplifiers, wcs, metadata, problem)
 
 
-def _detector_hdu(file: FitsFile, detector: Detector) -> Hdu:
+def detector_hdu(file: FitsFile, detector: Detector) -> Hdu:
     """The HDU of a detector's pixels and header, or the first image."""
     if detector.extension is not None:
         return file.hdu(detector.extension)
@@ -95,13 +95,14 @@ def _detector_hdu(file: FitsFile, detector: Detector) -> Hdu:
     return file.first_image() if first is None else file.primary
 
 
-def _amplifier_hdu(file: FitsFile, detector: Detector, amplifier: Amplifier) -> Hdu:
-    return _detector_hdu(file, detector) if amplifier.extension is None else file.hdu(amplifier.extension)
+def amplifier_hdu(file: FitsFile, detector: Detector, amplifier: Amplifier) -> Hdu:
+    """The HDU that holds an amplifier's pixels."""
+    return detector_hdu(file, detector) if amplifier.extension is None else file.hdu(amplifier.extension)
 
 
 def _read_amplifiers(file: FitsFile, detector: Detector) -> dict[str, np.ndarray]:
     """Raw sections, each HDU read once."""
-    hdus = {a.name: _amplifier_hdu(file, detector, a) for a in detector.amplifiers}
+    hdus = {a.name: amplifier_hdu(file, detector, a) for a in detector.amplifiers}
     for amplifier in detector.amplifiers:
         _check_shape(file, detector, amplifier, hdus[amplifier.name])
     sections: dict[str, np.ndarray] = {}
@@ -128,7 +129,7 @@ def _check_shape(file: FitsFile, detector: Detector, amplifier: Amplifier, hdu: 
     )
 
 
-def _header_wcs(
+def header_wcs_of(
     file: FitsFile, camera: Camera, detector: Detector, info: ObservationInfo
 ) -> tuple[Wcs | None, str]:
     """The header's WCS in assembled pixels, or None and what is wrong with it."""
@@ -153,8 +154,8 @@ def _header_wcs(
 def _wcs_hdu(file: FitsFile, camera: Camera, detector: Detector) -> Hdu:
     special: dict[str | int, Callable[[], Hdu]] = {
         "primary": lambda: file.primary,
-        "detector": lambda: _detector_hdu(file, detector),
-        "amplifier": lambda: _amplifier_hdu(file, detector, detector.amplifiers[0]),
+        "detector": lambda: detector_hdu(file, detector),
+        "amplifier": lambda: amplifier_hdu(file, detector, detector.amplifiers[0]),
     }
     place = camera.wcs.extension
     return special[place]() if place in special else file.hdu(place)

@@ -1,8 +1,8 @@
 """BootstrapImChar (LDM-151 5.1.1): first sources, PSF, aperture correction and zero point of a visit.
 
-Per detector, in workers: RunISR, SubtractBackground, DetectSources, DeblendSources, MeasureSources,
-SelectStars, FitPSF, FitApCorr, ApplyApCorr. Then for the visit, in the parent: MatchSemiBlind and the zero
-point. Order of the work on pixels::
+Per detector, in workers: RunISR, SubtractSnaps, CombineSnaps (`detector_image`), SubtractBackground, DetectSources,
+DeblendSources, MeasureSources, SelectStars, FitPSF, FitApCorr, ApplyApCorr. Then for the visit, in the parent:
+MatchSemiBlind and the zero point. Order of the work on pixels::
 
     background (mode, nothing masked) > detection image > background again without detected pixels
     > seeing from the brightest sources > detection image of that width > sources > measurements
@@ -37,7 +37,6 @@ from skyquilt.algorithms.background_estimation import (
     estimate_background,
     estimate_sky_variance,
 )
-from skyquilt.algorithms.instrument_signature_removal import InstrumentSignatureRemovalConfig, run_isr
 from skyquilt.algorithms.measurement.pixel_flags import footprint_bits
 from skyquilt.algorithms.measurement.second_moment_shapes import determinant_radius, second_moment_shapes
 from skyquilt.algorithms.measurement.variants.single_frame import (
@@ -63,6 +62,12 @@ from skyquilt.algorithms.star_galaxy_classification import (
     size_extendedness,
 )
 from skyquilt.io.reference_catalog import positions_at
+from skyquilt.pipelines.detector_image import (
+    DetectorImage,
+    DetectorImageConfig,
+    SignatureRemoval,
+    detector_image,
+)
 from skyquilt.pipelines.image_characterization import (
     DetectorResult,
     Visit,
@@ -93,8 +98,8 @@ if TYPE_CHECKING:
 class BootstrapImCharConfig:
     """Options of BootstrapImChar."""
 
-    isr: InstrumentSignatureRemovalConfig = field(default_factory=InstrumentSignatureRemovalConfig)
-    """Instrument signature removal."""
+    image: DetectorImageConfig = field(default_factory=DetectorImageConfig)
+    """Artifacts and snaps."""
     background: BackgroundEstimationConfig = field(default_factory=BackgroundEstimationConfig)
     """Background of a detector."""
     detection: SourceDetectionConfig = field(default_factory=SourceDetectionConfig)
@@ -118,6 +123,7 @@ def bootstrap_im_char(
     detector_ids: Iterable[int],
     data: VisitData,
     reference: pd.DataFrame | None,
+    removal: SignatureRemoval,
     config: BootstrapImCharConfig,
     map: Callable[[Callable[[int], Any], Iterable[int]], list[Outcome]] = serial_map,
 ) -> VisitResult:
@@ -130,13 +136,15 @@ def bootstrap_im_char(
     data : VisitData
     reference : DataFrame or None
         `primitives.schemas.REFERENCE` with stars around the visit; None for none.
+    removal : SignatureRemoval
+        RunISR with the survey's options.
     config : BootstrapImCharConfig
     map : callable
         `map(function, items)` gives Outcomes in the order of the items; `serial_map` or a pool's. Memory is
         workers x one detector: about 40 bytes per pixel of a detector each; and in the caller's process about
         400 bytes per source of the visit.
     """
-    work = functools.partial(_process_compactly, data=data, config=config)
+    work = functools.partial(_process_compactly, data=data, removal=removal, config=config)
     outcomes = map(work, list(detector_ids))
     results = [outcome.value for outcome in outcomes if outcome.ok]
     match = match_semi_blind(results, reference, visit.band, config.match)
@@ -155,13 +163,17 @@ def bootstrap_im_char(
     )
 
 
-def _process_compactly(detector: int, data: VisitData, config: BootstrapImCharConfig) -> DetectorResult:
+def _process_compactly(
+    detector: int, data: VisitData, removal: SignatureRemoval, config: BootstrapImCharConfig
+) -> DetectorResult:
     """`process_detector` with its columns in the types that they will have in the Source table."""
-    result = process_detector(detector, data, config)
+    result = process_detector(detector, data, removal, config)
     return replace(result, columns=compact_columns(result.columns))
 
 
-def process_detector(detector: int, data: VisitData, config: BootstrapImCharConfig) -> DetectorResult:
+def process_detector(
+    detector: int, data: VisitData, removal: SignatureRemoval, config: BootstrapImCharConfig
+) -> DetectorResult:
     """All that needs the pixels of one detector; writes its exposure.
 
     Raises
@@ -169,17 +181,17 @@ def process_detector(detector: int, data: VisitData, config: BootstrapImCharConf
     ProcessingFailure
         Of reading and ISR; a detector without sources or stars is no failure.
     """
-    raw = data.read_raw(detector)
-    bias, flat = (data.read_calibration(kind, detector) for kind in ("bias", "flat"))
-    isr = run_isr(raw, bias, flat, config.isr)
-    uncalibrated = bias is None or flat is None
-    wcs = raw.header_wcs
-    mjd = getattr(raw.info, "datetime_mid", None)
-    gain = float(np.mean([amplifier.gain for amplifier in raw.detector.amplifiers]))
-    del raw, bias, flat
-    exposure, sky_variance, estimate = subtract_background(isr.exposure, config)
+    image = detector_image(detector, data, removal, config.image)
+    first = image.snaps[0]
+    wcs, mjd = first.raw_info["wcs"], _middle(image)
+    exposure, sky_variance, estimate = subtract_background(image.exposure, config)
     # from here on the only pixels in memory are the subtracted ones
-    isr = replace(isr, exposure=exposure)
+    isr = replace(first.isr, exposure=exposure)
+    image = replace(image, exposure=exposure, snaps=())
+    if first.raw_info["purpose"] != "science":
+        # nothing is detected in donuts until FitWavefront models them
+        config = replace(config, detection=replace(config.detection, threshold=np.inf))
+        image = replace(image, flags=(Reason.NOT_SCIENCE, *image.flags))
     sigma = measure_seeing(exposure, sky_variance, config)
     detections = detect_sources(exposure, sky_variance, sigma, config)
     measured = measure_sources(exposure, detections, sigma, config)
@@ -193,7 +205,7 @@ def process_detector(detector: int, data: VisitData, config: BootstrapImCharConf
     columns["neighbours"] = _neighbours(columns, correction, sigma)
     exposure = exposure.with_(psf=psf, wcs=wcs)
     data.write_exposure(detector, exposure)
-    figures = pixel_figures(isr, exposure, estimate, gain)
+    figures = pixel_figures(isr, exposure, estimate) | image.figures
     figures |= star_figures(stars, moments, sigma, correction)
     return DetectorResult(
         detector,
@@ -203,16 +215,27 @@ def process_detector(detector: int, data: VisitData, config: BootstrapImCharConf
         exposure.background,
         correction,
         figures,
-        _missing(columns, psf, wcs, uncalibrated),
+        _expected((*image.flags, *_missing(columns, psf, wcs))),
         mjd,
     )
 
 
-def _missing(
-    columns: Columns, psf: GaussianPsf | None, wcs: Wcs | None, uncalibrated: bool
-) -> tuple[Reason, ...]:
+def _middle(image: DetectorImage) -> float | None:
+    """Middle of the exposure (TAI MJD), of the snaps that are in it."""
+    times = [one.raw_info["mjd"] for one in image.snaps if one.raw_info["mjd"] is not None]
+    return float(np.mean(times)) if times else None
+
+
+def _expected(flags: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Without what a detector that is not for science is not expected to have."""
+    if Reason.NOT_SCIENCE in flags:
+        flags = tuple(flag for flag in flags if flag not in (Reason.NO_SOURCES, Reason.NO_STARS))
+    return tuple(dict.fromkeys(flags))
+
+
+def _missing(columns: Columns, psf: GaussianPsf | None, wcs: Wcs | None) -> tuple[Reason, ...]:
     """What a complete detector lacks."""
-    flags = [Reason.NO_CALIBRATION] if uncalibrated else []
+    flags = []
     if not len(columns["x"]):
         flags.append(Reason.NO_SOURCES)
     elif psf is None:

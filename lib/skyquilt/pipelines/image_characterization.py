@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from skyquilt.algorithms.aperture_correction import ApertureCorrection
-    from skyquilt.algorithms.instrument_signature_removal import CalibrationPixels
+    from skyquilt.algorithms.instrument_signature_removal import DetectorCalibrations
     from skyquilt.algorithms.measurement.variants.single_frame import Columns
     from skyquilt.instrument.raw import RawFrame
     from skyquilt.pipelines.visit_calibration import DetectorCalibration
@@ -38,12 +38,16 @@ class Visit:
 class VisitData(Protocol):
     """Where pixels come from and go to; small and picklable, made by the caller."""
 
-    def read_raw(self, detector: int) -> RawFrame:
+    def snaps(self, detector: int) -> list[int]:
+        """Numbers of the snaps that there should be of a detector, ascending."""
+        ...
+
+    def read_raw(self, detector: int, snap: int) -> RawFrame:
         """Raw frame with the WCS to start from as `header_wcs`; ProcessingFailure when it cannot be had."""
         ...
 
-    def read_calibration(self, kind: str, detector: int) -> CalibrationPixels | None:
-        """The `bias` or `flat` that serves this visit, or None."""
+    def read_calibrations(self, detector: int) -> DetectorCalibrations:
+        """The calibrations that serve this visit."""
         ...
 
     def write_exposure(self, detector: int, exposure: Exposure) -> None:

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from skyquilt.primitives.photo_calib import PhotoCalib
 
 
-def pixel_figures(
-    isr: IsrResult, exposure: Exposure, estimate: BackgroundEstimate, gain: float
-) -> dict[str, Any]:
-    """Sky, noise and mask of a detector [electron; `_adu` ADU, by its mean gain in electron / ADU]."""
+def pixel_figures(isr: IsrResult, exposure: Exposure, estimate: BackgroundEstimate) -> dict[str, Any]:
+    """Sky, noise and mask of a detector [electron; `_adu` ADU, by the mean gain that was used]."""
     mask = exposure.mask
+    gain = float(np.mean([each.gain for each in isr.amplifiers]))
     return {
         "sky_level": estimate.level,
         "sky_noise": estimate.noise,

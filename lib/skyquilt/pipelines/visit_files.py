@@ -18,6 +18,7 @@ from skyquilt.instrument.raw import read_raw
 from skyquilt.io.components import read_components
 from skyquilt.io.fits import read_pixels, write_exposure
 from skyquilt.io.manifests import read_manifest
+from skyquilt.io.products import path
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
 
@@ -93,6 +94,32 @@ class VisitFiles:
             exposure, info=info, psf=None, background=None, photo_calib=None, aperture_corrections=None
         )
         write_exposure(self.directory / detector_file(detector), pixels, dict(self.provenance))
+
+
+def visit_files(
+    entry: Mapping[str, Any], camera: Camera, directory: Path, provenance: Mapping[str, Any]
+) -> VisitFiles:
+    """The files of a visit from its entry in the registry."""
+    frames: dict[int, list[Mapping[str, Any]]] = {}
+    for frame in sorted(entry["frames"], key=lambda frame: (frame["detector"], frame["snap"])):
+        frames.setdefault(frame["detector"], []).append(frame)
+    excluded = {int(detector): names for detector, names in entry["excluded_amplifiers"].items()}
+    return VisitFiles(camera, frames, calibration_set(entry), excluded, directory, provenance)
+
+
+def calibration_set(entry: Mapping[str, Any]) -> CalibrationSet:
+    """The calibration products that serve a visit, or another product, by its entry in the registry."""
+    served = entry.get("calibrations") or entry.get("uses") or {}
+    return CalibrationSet(
+        {
+            kind: tuple(
+                path(f"{kind}_manifest", calibration=name)
+                for name in ([names] if isinstance(names, str) else names)
+            )
+            for kind, names in served.items()
+            if names
+        }
+    )
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class Reason(StrEnum):
     TOO_FEW_INPUTS = "too_few_inputs"
     BAD_HEADER = "bad_header"
     DUPLICATE = "duplicate"
+    SNAP_MISSING = "snap_missing"
+    NOT_SCIENCE = "not_science"
 
     @property
     def bit(self) -> int:
@@ -70,6 +72,8 @@ REASON_TEXTS: dict[Reason, str] = {
     Reason.TOO_FEW_INPUTS: "Fewer usable inputs than the configured least number.",
     Reason.BAD_HEADER: "A header value that is needed is missing or cannot be understood.",
     Reason.DUPLICATE: "Another file holds the same visit, snap and detector.",
+    Reason.SNAP_MISSING: "One of the visit's snaps could not be used; the image is of the others.",
+    Reason.NOT_SCIENCE: "A wavefront or guide detector: its image is calibrated, sources are not measured.",
 }
 
 

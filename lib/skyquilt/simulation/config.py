@@ -7,7 +7,21 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from skyquilt.simulation.atmosphere import AtmosphereConfig
+from skyquilt.simulation.calibration_frames import CalibrationFramesConfig
+from skyquilt.simulation.detector_effects.config import DetectorEffectsConfig
+from skyquilt.simulation.ghosts import GhostsConfig
 from skyquilt.simulation.magnitudes import CATALOGUE_BANDS
+from skyquilt.simulation.optics import PlacementConfig
+from skyquilt.simulation.point_spread import PointSpreadConfig
+from skyquilt.simulation.satellite_trails import SatelliteTrailsConfig
+from skyquilt.simulation.sky.asteroids import AsteroidsConfig
+from skyquilt.simulation.sky.galaxies import GalaxiesConfig
+from skyquilt.simulation.sky.reference import ReferenceConfig
+from skyquilt.simulation.sky.stars import ClusterConfig, StarsConfig
+from skyquilt.simulation.sky.supernovae import SupernovaeConfig
+from skyquilt.simulation.sky.variables import VariablesConfig
+from skyquilt.simulation.wavefront import WavefrontConfig
 
 
 def _per_band(**values: float) -> Mapping[str, float]:
@@ -28,8 +42,23 @@ class SimulationConfig:
     """Declination of the field's centre, ICRS, within 85 deg of the equator; a sky map of 120 rings has an
     edge between tracts here [deg]."""
 
+    site_longitude: float = -70.75
+    """Longitude of the telescope, positive to the east; the camera's observatory says the same [deg]."""
+
+    site_latitude: float = -30.24
+    """Geodetic latitude of the telescope [deg]."""
+
+    site_elevation: float = 2700.0
+    """Height of the telescope above the ellipsoid [m]."""
+
     n_visits: int = 6
     """Number of science visits."""
+
+    n_snaps: int = 1
+    """Exposures of equal length that a visit consists of: 1 or 2."""
+
+    snap_gap: float = 2.0
+    """Time from the end of a snap to the beginning of the next [s]."""
 
     bands: tuple[str, ...] = ("r", "g", "i")
     """Bands of the visits, taken in turn."""
@@ -41,129 +70,49 @@ class SimulationConfig:
     """Position angles of focal plane +y, east of north, one after the other [deg]."""
 
     start_date: str = "2026-01-01"
-    """UTC date of the first night, ISO; the night's number in visit ids is YYMMDD."""
+    """Date of the first night (of the morning it ends in), ISO; its YYMMDD is in visit ids."""
 
     visits_per_night: int = 50
     """Science visits of a night."""
 
+    nights: tuple[int, ...] = (0,)
+    """Nights with visits, in days after the first; further ones follow by `days_between_nights`."""
+
     days_between_nights: int = 1
-    """Distance of successive nights [day]."""
+    """Distance of the nights that are not listed [day]."""
+
+    pair_minutes: float = 30.0
+    """The second half of a night's visits begins this long after the first half, or at once after it if that
+    takes longer [min]."""
+
+    airmass_limit: float = 1.4
+    """Visits are made below this airmass where the night allows it."""
 
     exposure_time: float = 30.0
-    """Open-shutter time of a science visit [s]."""
-
-    airmass_range: tuple[float, float] = (1.0, 1.4)
-    """Airmass of a visit is uniform between these."""
-
-    n_bias: int = 5
-    """Bias frames, all detectors."""
-
-    n_dark: int = 0
-    """Dark frames of the exposure time of a visit, all detectors."""
-
-    n_flat: int = 3
-    """Dome flats per band, all detectors."""
-
-    flat_level: float = 30000.0
-    """Signal of a dome flat where the response is one [e]."""
+    """Open-shutter time of a science visit, all snaps together [s]."""
 
     star_density: float = 15.0
-    """Stars [arcmin^-2]."""
+    """Stars within `star_magnitudes` [arcmin^-2]."""
 
     star_magnitudes: tuple[float, float] = (15.0, 24.0)
     """Brightest and faintest r magnitude of stars [AB mag]."""
 
-    star_slope: float = 0.2
-    """Number counts of stars go as 10^(slope m)."""
-
     galaxy_density: float = 18.0
-    """Galaxies [arcmin^-2]."""
+    """Galaxies within `galaxy_magnitudes` [arcmin^-2]."""
 
     galaxy_magnitudes: tuple[float, float] = (18.0, 24.5)
     """Brightest and faintest r magnitude of galaxies [AB mag]."""
 
-    galaxy_slope: float = 0.35
-    """Number counts of galaxies go as 10^(slope m)."""
-
-    galaxy_half_light_radius: float = 0.6
-    """Median half-light radius of galaxies at r = 22; it shrinks by 10 % a magnitude [arcsec]."""
-
-    galaxy_ellipticity: float = 0.25
-    """Rayleigh width of the galaxies' reduced shear |g|, cut at 0.7."""
-
-    proper_motion: float = 5.0
-    """Width of the stars' proper motions per axis; 0 switches motion off [mas/yr]."""
-
-    parallax: float = 0.5
-    """Exponential scale of the stars' parallaxes; 0 switches parallax off [mas]."""
-
     sky_brightness: Mapping[str, float] = _per_band(u=22.9, g=22.3, r=21.2, i=20.5, z=19.6, y=18.6)
-    """Night sky by band [AB mag/arcsec^2]."""
-
-    sky_gradient: float = 0.03
-    """Relative change of the sky from centre to edge of the focal plane, its direction the visit's own."""
+    """Dark sky at the zenith by band [AB mag/arcsec^2]."""
 
     electrons_per_second_at_20: Mapping[str, float] = _per_band(
         u=700.0, g=3200.0, r=3300.0, i=2600.0, z=1800.0, y=900.0
     )
     """Photoelectrons of a source of 20 mag AB at airmass 1, by band [e/s]."""
 
-    extinction: Mapping[str, float] = _per_band(u=0.45, g=0.18, r=0.1, i=0.07, z=0.05, y=0.12)
-    """Loss per airmass beyond 1, by band [mag]."""
-
-    transparency_scatter: float = 0.02
-    """Grey scatter of the transparency from visit to visit [mag]."""
-
     seeing: tuple[float, float] = (0.8, 1.2)
-    """FWHM of a visit's atmosphere at airmass 1 is uniform between these [arcsec]."""
-
-    optics_fwhm: float = 0.45
-    """FWHM by which the wide component of the PSF exceeds the atmosphere, in quadrature [arcsec]."""
-
-    optics_share: float = 0.12
-    """Share of the light in the wide astigmatic component of the PSF; 0 switches it off."""
-
-    psf_ellipticity: float = 0.03
-    """Reduced shear of the PSF across the field, greatest of each of its terms; 0 gives round PSFs."""
-
-    psf_size_variation: float = 0.03
-    """Relative variation of the PSF's size across the field."""
-
-    gain_scatter: float = 0.03
-    """Relative scatter of true gains about the camera definition's."""
-
-    read_noise_scatter: float = 0.05
-    """Relative scatter of true read noises about the camera definition's."""
-
-    bias_level: float = 1000.0
-    """Mean bias level of the amplifiers; each differs by up to 5 % [ADU]."""
-
-    bias_drift: float = 1.0
-    """Wandering of the bias level from row to row, standard deviation over a read-out [ADU]."""
-
-    bias_structure: float = 3.0
-    """Height of the fixed pattern in a bias frame: columns and a glow where read-out begins [ADU]."""
-
-    dark_current: float = 0.0
-    """Dark current [e/s]."""
-
-    pixel_response: float = 0.01
-    """Relative scatter of the pixels' response; 0 switches it off."""
-
-    vignetting: float = 0.12
-    """Relative loss of light at the edge of the focal plane, growing as radius^3; 0 switches it off."""
-
-    full_well: float = 1.05
-    """Charge a pixel holds, in units of the camera definition's saturation times gain."""
-
-    bleeding: bool = True
-    """Charge over full well spills along columns; otherwise it is lost."""
-
-    cosmic_rays: float = 0.0
-    """Cosmic rays [cm^-2 min^-1]."""
-
-    photon_noise: bool = True
-    """Draw photons; otherwise pixels hold their expectation (rounded to ADU)."""
+    """FWHM of a visit's atmosphere in r at airmass 1 is uniform between these [arcsec]."""
 
     header_pointing_error: float = 0.0
     """Scatter per axis of the boresight said in headers about the true one [arcsec]."""
@@ -171,46 +120,87 @@ class SimulationConfig:
     header_rotation_error: float = 0.0
     """Scatter of the rotation said in headers about the true one [deg]."""
 
-    reference_faint_limit: float = 20.3
-    """Faintest r magnitude in the reference catalogue [AB mag]."""
+    stars: StarsConfig = field(default_factory=StarsConfig)
+    """Populations of stars."""
 
-    reference_epoch: float = 2016.0
-    """Epoch of the catalogue's positions [Julian year]."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """A crowded part of the field."""
+
+    variables: VariablesConfig = field(default_factory=VariablesConfig)
+    """Variable stars."""
+
+    galaxies: GalaxiesConfig = field(default_factory=GalaxiesConfig)
+    """Galaxies."""
+
+    supernovae: SupernovaeConfig = field(default_factory=SupernovaeConfig)
+    """Supernovae in the galaxies."""
+
+    asteroids: AsteroidsConfig = field(default_factory=AsteroidsConfig)
+    """Asteroids that cross the field."""
+
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    """The reference catalogue."""
+
+    atmosphere: AtmosphereConfig = field(default_factory=AtmosphereConfig)
+    """The air above the telescope."""
+
+    point_spread: PointSpreadConfig = field(default_factory=PointSpreadConfig)
+    """The point spread function."""
+
+    wavefront: WavefrontConfig = field(default_factory=WavefrontConfig)
+    """Detectors out of focus."""
+
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    """Where detectors truly are."""
+
+    detector: DetectorEffectsConfig = field(default_factory=DetectorEffectsConfig)
+    """What the instrument does to light and charge."""
+
+    calibration_frames: CalibrationFramesConfig = field(default_factory=CalibrationFramesConfig)
+    """Calibration frames."""
+
+    trails: SatelliteTrailsConfig = field(default_factory=SatelliteTrailsConfig)
+    """Tracks of satellites, aeroplanes and meteors."""
+
+    ghosts: GhostsConfig = field(default_factory=GhostsConfig)
+    """Ghosts of bright stars."""
 
     def __post_init__(self) -> None:
         self._check_counts()
         self._check_bands()
-        self._check_ranges()
+        for name in ("star_magnitudes", "galaxy_magnitudes", "seeing"):
+            value = getattr(self, name)
+            if len(value) != 2 or not value[0] <= value[1]:
+                raise ValueError(f"{name} must be two ascending numbers, got {value}")
+        if self.seeing[0] <= 0 or self.airmass_limit < 1:
+            raise ValueError(
+                f"seeing must be positive and airmass_limit at least 1: {self.seeing}, {self.airmass_limit}"
+            )
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.field_ra < 360:
-            raise ValueError(f"field_ra must be in [0, 360), got {self.field_ra}")
+        if not self.exposure_time > 0:
+            raise ValueError(f"exposure_time must be positive, got {self.exposure_time}")
+        for name, least, most in (("field_ra", 0, 360), ("site_longitude", -180, 360)):
+            if not least <= getattr(self, name) < most:
+                raise ValueError(f"{name} must be in [{least}, {most}), got {getattr(self, name)}")
         if not abs(self.field_dec) <= 85:
             raise ValueError(f"field_dec must be within 85 deg of the equator, got {self.field_dec}")
-        for name in ("optics_share", "vignetting", "sky_gradient"):
-            if getattr(self, name) >= 0.9:
-                raise ValueError(f"{name} must be below 0.9, got {getattr(self, name)}")
-        if self.psf_ellipticity > 0.2 or self.psf_size_variation > 0.3:
-            raise ValueError(
-                "psf_ellipticity must be at most 0.2 and psf_size_variation at most 0.3, "
-                f"got {self.psf_ellipticity} and {self.psf_size_variation}"
-            )
+        if not abs(self.site_latitude) <= 90:
+            raise ValueError(f"site_latitude must be in -90..90, got {self.site_latitude}")
         datetime.date.fromisoformat(self.start_date)
 
     def _check_counts(self) -> None:
         if self.n_visits < 0:
             raise ValueError(f"n_visits must not be negative, got {self.n_visits}")
+        if self.n_snaps not in (1, 2):
+            raise ValueError(f"n_snaps must be 1 or 2, got {self.n_snaps}")
         if not 1 <= self.visits_per_night <= 499:
             raise ValueError(f"visits_per_night must be in 1..499, got {self.visits_per_night}")
         if self.days_between_nights < 1:
             raise ValueError(f"days_between_nights must be at least 1, got {self.days_between_nights}")
-        for name, most in (("n_bias", 100), ("n_dark", 100), ("n_flat", 30)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be in 0..{most}, got {getattr(self, name)}")
+        if not self.nights or self.nights[0] < 0 or sorted(set(self.nights)) != list(self.nights):
+            raise ValueError(f"nights must be ascending days, the first not negative, got {self.nights}")
 
     def _check_bands(self) -> None:
         if not self.bands or len(set(self.bands)) > 9:
@@ -218,67 +208,47 @@ class SimulationConfig:
         for band in self.bands:
             if band not in CATALOGUE_BANDS:
                 raise ValueError(f"bands: {band!r} is not one of {CATALOGUE_BANDS}")
-            for name in ("sky_brightness", "electrons_per_second_at_20", "extinction"):
+            for name in ("sky_brightness", "electrons_per_second_at_20"):
                 if band not in getattr(self, name):
                     raise ValueError(f"{name} has no value for band {band!r} of bands {self.bands}")
+            if band not in self.atmosphere.extinction:
+                raise ValueError(f"atmosphere.extinction has no value for band {band!r}")
         if not self.rotations:
             raise ValueError("rotations must hold at least one angle")
-
-    def _check_ranges(self) -> None:
-        for name in ("star_magnitudes", "galaxy_magnitudes", "seeing", "airmass_range"):
-            value = getattr(self, name)
-            if len(value) != 2 or not value[0] <= value[1]:
-                raise ValueError(f"{name} must be two ascending numbers, got {value}")
-        if self.seeing[0] <= 0 or self.airmass_range[0] < 1:
-            raise ValueError(
-                f"seeing must be positive and airmass at least 1: {self.seeing}, {self.airmass_range}"
-            )
 
     @property
     def distinct_bands(self) -> tuple[str, ...]:
         """Bands in the order of their first visit."""
         return tuple(dict.fromkeys(self.bands))
 
+    def ideal_sky(self, **changes: object) -> SimulationConfig:
+        """The same survey under even air: no clouds, refraction, displacement, gradients nor scatter."""
+        air = dataclasses.replace(
+            self.atmosphere,
+            refraction=False,
+            displacement=0.0,
+            clouds=0.0,
+            transparency_scatter=0.0,
+            extinction_colour={},
+            airglow=False,
+            moonlight=0.0,
+            sky_scatter=0.0,
+            sky_gradient=0.0,
+        )
+        return dataclasses.replace(self, **({"atmosphere": air} | changes))
+
     def without_effects(self, **changes: object) -> SimulationConfig:
-        """The same survey with an ideal instrument, but read noise: no structure, scatter or photon noise."""
-        ideal = dict.fromkeys(_EFFECTS, 0.0) | {"bleeding": False, "photon_noise": False}
-        return dataclasses.replace(self, **(ideal | changes))
+        """The same survey under even air with an ideal instrument: neither structure nor photon noise."""
+        return self.ideal_sky(**({"detector": DetectorEffectsConfig.none()} | changes))
 
 
-_EFFECTS = (
-    "gain_scatter",
-    "read_noise_scatter",
-    "bias_drift",
-    "bias_structure",
-    "dark_current",
-    "pixel_response",
-    "vignetting",
-    "sky_gradient",
-    "cosmic_rays",
-    "transparency_scatter",
-)
 _NOT_NEGATIVE = (
-    *_EFFECTS,
+    "seed",
+    "snap_gap",
     "dither_radius",
+    "pair_minutes",
     "star_density",
     "galaxy_density",
-    "galaxy_ellipticity",
-    "proper_motion",
-    "parallax",
-    "optics_fwhm",
-    "optics_share",
-    "psf_ellipticity",
-    "psf_size_variation",
     "header_pointing_error",
     "header_rotation_error",
-    "seed",
-)
-_POSITIVE = (
-    "exposure_time",
-    "flat_level",
-    "star_slope",
-    "galaxy_slope",
-    "galaxy_half_light_radius",
-    "bias_level",
-    "full_well",
 )

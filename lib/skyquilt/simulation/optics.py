@@ -2,25 +2,47 @@
 
 Pixels go to the focal plane [mm] by place and rotation of the detector, from there to field angles by plate
 scale and radial distortion, and on to the sky by the gnomonic projection about the boresight. Nothing of the
-pipeline's transforms is used, so that agreement with them means something.
+pipeline's transforms is used, so that agreement with them means something. Headers are made with nominal
+places of detectors, light falls on true ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyquilt.simulation.schedule import random_stream
+
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
     from skyquilt.instrument import Camera, Detector
+    from skyquilt.simulation.config import SimulationConfig
 
 ARCSEC_PER_RADIAN = 3600 * math.degrees(1)
 SIP_TOLERANCE_ARCSEC = 1e-3
 SIP_ORDERS = (1, 2, 3, 4, 5, 6, 7)
+
+
+@dataclass(frozen=True)
+class PlacementConfig:
+    """How far detectors are from where the camera's definition has them; the same in all visits."""
+
+    offset: float = 0.0
+    """Standard deviation per axis of a detector's place about the nominal one [pixel]."""
+
+    rotation: float = 0.0
+    """Standard deviation of its rotation about the nominal one [deg]."""
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.rotation < 0:
+            raise ValueError(
+                f"offset and rotation must not be negative, got {self.offset} and {self.rotation}"
+            )
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,21 @@ class Optics:
         scale = factor * ARCSEC_PER_RADIAN / self.plate_scale
         return p * scale, q * scale
 
+    def magnification(self, x_mm: float, y_mm: float) -> np.ndarray:
+        """d(field angle)/d(place) at a place in the focal plane, shape (2, 2) [arcsec/mm]; symmetric."""
+        r = math.hypot(x_mm, y_mm)
+        along = np.array([x_mm, y_mm]) / r if r > 0 else np.zeros(2)
+        stretch, slope = float(self._stretch(r)), float(self._slope(r))
+        return self.plate_scale * (stretch * np.eye(2) + (slope - stretch) * np.outer(along, along))
+
+    def area_factor(self, x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        """Solid angle seen by a pixel at a place in the focal plane [mm], over that on the axis.
+
+        Of the tangent plane's area, whose own difference from the sphere's is below 1e-4 within 0.5 deg.
+        """
+        r = np.hypot(x_mm, y_mm)
+        return self._stretch(r) * self._slope(r)
+
     def _stretch(self, r):
         return 1 + sum(k * r ** (2 * n) for n, k in enumerate(self.radial, start=1))
 
@@ -85,6 +122,21 @@ def camera_optics(camera: Camera) -> Optics:
         corners.append(np.hypot(*focal_from_pixel(detector, x, y)).max())
     radial = tuple(c / unit ** (2 * n) for n, c in enumerate(camera.distortion_coefficients, start=1))
     return Optics(camera.plate_scale, radial, camera.parity < 0, float(max(corners)))
+
+
+def placed_detector(config: SimulationConfig, detector: Detector) -> Detector:
+    """A detector where it truly is; the definition itself when nothing is out of place."""
+    placement = config.placement
+    if placement.offset == 0 and placement.rotation == 0:
+        return detector
+    rng = random_stream(config, "placement", 0, detector.id)
+    dx, dy, turn = rng.normal(size=3)
+    step = placement.offset * detector.pixel_size
+    return dataclasses.replace(
+        detector,
+        centre_mm=(detector.centre_mm[0] + step * dx, detector.centre_mm[1] + step * dy),
+        rotation_deg=detector.rotation_deg + placement.rotation * turn,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Simulation (design 7): raw frames as a telescope writes them, one FITS file per exposure and detector."""
+"""Simulation (design 7): raw frames as a telescope writes them, one FITS file per snap and detector."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
     from skyquilt.instrument import Camera, Detector
 
-IMAGE_TYPES = {"science": "SKY", "bias": "BIAS", "dark": "DARK", "flat": "FLAT"}
+IMAGE_TYPES = {
+    "science": "SKY",
+    "bias": "BIAS",
+    "dark": "DARK",
+    "flat": "FLAT",
+    "fringe": "FRINGE",
+    "crosstalk": "XTALK",
+}
 
 
-def raw_name(visit: int, detector: int) -> str:
-    """File name of one raw frame."""
-    return f"{visit}_{detector}.fits"
+def raw_name(visit: int, snap: int, detector: int) -> str:
+    """File name of one raw frame, and of its expected images."""
+    return f"{visit}_{snap}_{detector}.fits"
 
 
 def instrument_keyword(camera: Camera) -> str:
@@ -56,20 +63,29 @@ def sexagesimal(value: float, plus: bool) -> str:
     return f"{sign}{degrees:02d}:{minutes:02d}:{seconds // 1000:02d}.{seconds % 1000:03d}"
 
 
-def primary_header(camera: Camera, optics: Optics, detector: Detector, visit: Visit) -> fits.Header:
-    """Keywords of a raw frame; a science frame has the WCS of the assembled detector."""
+def primary_header(
+    camera: Camera, optics: Optics, detector: Detector, visit: Visit, snap: int = 0
+) -> fits.Header:
+    """Keywords of a raw frame; a science frame has the WCS of the assembled detector.
+
+    Parameters
+    ----------
+    snap : int
+        Number of the snap; times are its own.
+    """
     from astropy.io import fits
 
+    opening = visit.snap(snap)
     header = fits.Header()
     header["INSTRUME"] = instrument_keyword(camera)
     header["OBSID"] = (visit.visit, "number of the exposure")
-    header["SNAP"] = 0
+    header["SNAP"] = snap
     header["DETNUM"] = detector.id
     header["DETNAME"] = detector.name
     header["IMGTYPE"] = IMAGE_TYPES[visit.kind]
-    header["EXPTIME"] = (visit.exposure_time, "[s]")
-    header["DATE-BEG"] = (_iso(visit.begin), "UTC")
-    header["DATE-END"] = (_iso(visit.end), "UTC")
+    header["EXPTIME"] = (round(opening.exposure_time, 6), "[s] of the snap")
+    header["DATE-BEG"] = (_iso(opening.begin), "UTC")
+    header["DATE-END"] = (_iso(opening.end), "UTC")
     header["TIMESYS"] = "UTC"
     header["FILTER"] = physical_filter(camera, visit.band) if visit.band else "none"
     header["OBJECT"] = "simulated field" if visit.kind == "science" else visit.kind

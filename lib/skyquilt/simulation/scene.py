@@ -8,128 +8,152 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyquilt.simulation.config import SimulationConfig
-from skyquilt.simulation.detector_effects import TrueDetector
-from skyquilt.simulation.magnitudes import njy_from_magnitude
-from skyquilt.simulation.optics import (
-    Optics,
-    Pointing,
-    focal_from_pixel,
-    pixel_from_sky,
-    pixel_jacobian,
+from skyquilt.primitives.compiled import kernel
+from skyquilt.simulation.frame import Frame, frame_truth, make_frame, sky_image, visit_truth
+from skyquilt.simulation.magnitudes import band_wavelengths
+from skyquilt.simulation.optics import pixel_from_sky, sky_from_pixel
+from skyquilt.simulation.point_spread import TABLE_END, drawing_radius
+from skyquilt.simulation.sky.catalogue import Sky
+from skyquilt.simulation.stamps import (
+    FAINTEST_IN_SKY_NOISE,
+    FAINTEST_OF_GALAXIES,
+    TRAIL_PIXELS,
+    cut,
+    galaxy_stamp,
+    star_stamp,
+    trail_stamp,
 )
-from skyquilt.simulation.point_spread import (
-    LocalProfile,
-    PointSpread,
-    add_star,
-    drawing_radius,
-    effective_fwhm,
-)
-from skyquilt.simulation.schedule import Visit
-from skyquilt.simulation.sky import Sky
+from skyquilt.simulation.wavefront import make_donut
 
 if TYPE_CHECKING:
-    from skyquilt.instrument import Detector
+    from skyquilt.simulation.config import SimulationConfig
+    from skyquilt.simulation.detector_effects import TrueDetector
 
-FAINTEST_IN_SKY_NOISE = 0.01
-"""Surface brightness at which drawing ends, in units of the noise of an empty pixel."""
+__all__ = ["Frame", "Scene", "SnapLight", "draw_scene", "frame_truth", "make_frame", "visit_truth"]
+
+FAINTEST_SOURCE = 1e-3
+"""Sources below this many electrons (supernovae before they begin) are not there."""
 
 ISOLATION_ARCSEC = 3.0
 ISOLATION_FLUX = 0.01
 
-BRIGHT_GALAXY_ELECTRONS = 1e5
-"""Galaxies above it are drawn with a tenth of galsim's usual tolerance on folded light."""
-
-
 @dataclass(frozen=True)
-class Frame:
-    """One detector of one visit: geometry and photometry that all of its sources share.
+class SnapLight:
+    """Expected electrons of one snap before the detector's response, float64 (ny, nx); not to be written to.
 
     Attributes
     ----------
-    njy_per_electron : float
-        Where the response is one.
-    sky_electrons, read_noise : float
-        Sky in the middle of the focal plane [e/px], mean read noise of the amplifiers [e].
+    light : ndarray
+        Of the sources.
+    sky : ndarray
+        Of the sky.
     """
 
-    optics: Optics
-    detector: Detector
-    visit: Visit
-    point_spread: PointSpread
-    njy_per_electron: float
-    sky_electrons: float
-    read_noise: float
-
-    @property
-    def pointing(self) -> Pointing:
-        """Where the light came from."""
-        return Pointing(self.visit.ra, self.visit.dec, self.visit.rotation)
-
-    @property
-    def pixel_arcsec(self) -> float:
-        """Nominal pixel scale [arcsec]."""
-        return self.optics.plate_scale * self.detector.pixel_size
-
-    @property
-    def noise_electrons(self) -> float:
-        """Noise of an empty pixel where response and sky are as in the middle [e]."""
-        return math.sqrt(self.sky_electrons + self.read_noise**2)
-
-    def place(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(u, v): place in the focal plane over the radius of the farthest corner."""
-        x_mm, y_mm = focal_from_pixel(self.detector, x, y)
-        return x_mm / self.optics.radius, y_mm / self.optics.radius
-
-    def profile(self, x: float, y: float) -> LocalProfile:
-        """The PSF at a pixel."""
-        u, v = self.place(x, y)
-        angle = math.radians(self.detector.rotation_deg)
-        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        return self.point_spread.at(float(u), float(v), self.pixel_arcsec * turn)
-
-
-def make_frame(
-    config: SimulationConfig, optics: Optics, detector: Detector, visit: Visit, read_noise: float
-) -> Frame:
-    """Put together what one detector of a visit sees."""
-    rate = config.electrons_per_second_at_20[visit.band] * visit.exposure_time
-    sky = rate * 10 ** (-0.4 * (config.sky_brightness[visit.band] - 20))
-    point_spread = PointSpread(
-        seeing=visit.seeing,
-        optics_fwhm=config.optics_fwhm,
-        optics_share=config.optics_share,
-        ellipticity=config.psf_ellipticity,
-        size_variation=config.psf_size_variation,
-        phases=visit.phases,
-    )
-    return Frame(
-        optics=optics,
-        detector=detector,
-        visit=visit,
-        point_spread=point_spread,
-        njy_per_electron=float(njy_from_magnitude(20.0)) / (rate * visit.transparency),
-        sky_electrons=sky * (optics.plate_scale * detector.pixel_size) ** 2,
-        read_noise=read_noise,
-    )
-
-
-def sky_image(config: SimulationConfig, frame: Frame) -> np.ndarray:
-    """Sky before the response of the detector, shape (ny, nx) [e]: a gradient and a gentle wave."""
-    y, x = np.mgrid[: frame.detector.ny, : frame.detector.nx]
-    u, v = frame.place(x, y)
-    p = frame.visit.phases
-    slope = math.cos(p[9]) * u + math.sin(p[9]) * v
-    wave = np.sin(3.0 * u + p[10]) * np.sin(2.5 * v + p[11])
-    return frame.sky_electrons * (1 + config.sky_gradient * (0.8 * slope + 0.2 * wave))
+    light: np.ndarray
+    sky: np.ndarray
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Expected electrons of a detector, shape (ny, nx), and the columns of SOURCE_TRUTH."""
+    """The light of one visit on a detector, snap by snap, and the columns of SOURCE_TRUTH.
 
-    expected: np.ndarray
+    Snaps without anything that moves share their arrays.
+    """
+
+    snaps: tuple[SnapLight, ...]
     truth: dict[str, np.ndarray]
+
+    @property
+    def light(self) -> np.ndarray:
+        """Of the sources in all snaps together [e]."""
+        return sum(snap.light for snap in self.snaps)
+
+    @property
+    def sky(self) -> np.ndarray:
+        """Of the sky in all snaps together [e]."""
+        return sum(snap.sky for snap in self.snaps)
+
+
+@dataclass(frozen=True)
+class ImagedSky:
+    """What of a sky may reach a detector, as it is imaged; arrays of shape (n,).
+
+    Attributes
+    ----------
+    sky : Sky
+    ra, dec : ndarray
+        Without atmosphere, at the middle of the visit [deg].
+    seen_ra, seen_dec : ndarray
+        Where the telescope sees them [deg].
+    x, y : ndarray [px]
+    flux : ndarray
+        Above the atmosphere [nJy].
+    electrons : ndarray
+        Expected, all snaps together, where the response is one.
+    wavelength : ndarray [nm]
+        Mean of the photons.
+    widening, shift, spread : ndarray
+        Of the PSF by colour; of the place and of the light along the direction to the zenith [arcsec].
+    """
+
+    sky: Sky
+    ra: np.ndarray
+    dec: np.ndarray
+    seen_ra: np.ndarray
+    seen_dec: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    electrons: np.ndarray
+    wavelength: np.ndarray
+    shares: np.ndarray
+    widening: np.ndarray
+    shift: np.ndarray
+    spread: np.ndarray
+
+
+def image_sky(frame: Frame, sky: Sky) -> ImagedSky:
+    """Where and how bright the sources about a detector are in a visit."""
+    mjd = frame.visit.mid_mjd_tai
+    ra, dec = sky.positions_at(mjd)
+    near = _near(frame, ra, dec)
+    sky, ra, dec = sky.select(near), ra[near], dec[near]
+    air, band = frame.atmosphere, frame.visit.band
+    flux = sky.flux_at(mjd)
+    shares = air.shares(flux)
+    seen_ra, seen_dec = air.image(ra, dec, shares)
+    x, y = pixel_from_sky(frame.optics, frame.detector, frame.pointing, seen_ra, seen_dec)
+    electrons = flux[band] / frame.njy_per_electron
+    electrons = electrons * air.colour_factor(flux) * air.transparency(seen_ra, seen_dec)
+    shift, spread = air.dispersion(shares)
+    return ImagedSky(
+        sky=sky,
+        ra=ra,
+        dec=dec,
+        seen_ra=seen_ra,
+        seen_dec=seen_dec,
+        x=x,
+        y=y,
+        flux=flux[band],
+        electrons=electrons,
+        wavelength=shares @ band_wavelengths(band),
+        shares=shares,
+        widening=frame.widening(shares),
+        shift=shift,
+        spread=spread,
+    )
+
+
+def _near(frame, ra, dec):
+    """Sources within the longest reach of light from the middle of the detector."""
+    middle = sky_from_pixel(
+        frame.optics, frame.detector, frame.pointing, *(np.array([c]) for c in frame.middle)
+    )
+    half = 0.5 * math.hypot(frame.detector.nx, frame.detector.ny) * frame.pixel_arcsec
+    reach = (half + 0.5 * TABLE_END * frame.visit.seeing + 60) / 3600
+    d_dec = dec - middle[1]
+    d_ra = ((ra - middle[0] + 180) % 360 - 180) * np.cos(np.radians(dec))
+    return np.flatnonzero(np.hypot(d_ra, d_dec) < reach)
 
 
 def draw_scene(config: SimulationConfig, frame: Frame, sky: Sky, detector_truth: TrueDetector) -> Scene:
@@ -139,131 +163,214 @@ def draw_scene(config: SimulationConfig, frame: Frame, sky: Sky, detector_truth:
     ----------
     sky : Sky
         Of the whole field; only what reaches the detector is drawn.
+    detector_truth : TrueDetector
+        Its `response` and `full_well` are asked for signal to noise and peaks in the truth, not for the light.
     """
-    mjd = frame.visit.mid_mjd_tai
-    ra, dec = sky.positions_at(mjd)
-    x, y = pixel_from_sky(frame.optics, frame.detector, frame.pointing, ra, dec)
-    flux = sky.flux[frame.visit.band]
-    electrons = flux / frame.njy_per_electron
-    response = detector_truth.response
-    background = sky_image(config, frame)
-    light = background.copy()
-    rows: list[tuple] = []
-    for k in np.flatnonzero(_may_reach(frame, sky, x, y, electrons)):
-        profile = frame.profile(x[k], y[k])
-        if sky.is_star[k]:
-            stamp = star_stamp(frame, profile, x[k], y[k], electrons[k])
-        else:
-            stamp = galaxy_stamp(frame, profile, sky, k, x[k], y[k], electrons[k])
-        if stamp is None:
-            continue
-        pixels, where = stamp
-        light[where] += pixels
-        if _inside(frame.detector, x[k], y[k]):
-            received = pixels * response[where]
-            level = background[where] * response[where]
-            well = detector_truth.full_well[_nearest_pixel(frame.detector, x[k], y[k])]
-            brightest = float((received + level).max())
-            rows.append((k, optimal_snr(received, level + frame.read_noise**2), brightest, brightest / well))
-    chosen = np.array([row[0] for row in rows], dtype=np.int64)
-    numbers = np.array([row[1:] for row in rows], dtype=float).reshape(-1, 3)
-    n = chosen.size
-    truth = {
-        "visit": np.full(n, frame.visit.visit, dtype=np.int64),
-        "detector": np.full(n, frame.detector.id, dtype=np.int64),
-        "id": sky.id[chosen],
-        "kind": np.where(sky.is_star[chosen], "star", "galaxy"),
-        "band": np.full(n, frame.visit.band),
-        "x": x[chosen],
-        "y": y[chosen],
-        "ra": ra[chosen],
-        "dec": dec[chosen],
-        "flux": flux[chosen],
-        "electrons": electrons[chosen],
-        "snr": numbers[:, 0],
-        "isolated": isolated(x, y, flux, chosen, ISOLATION_ARCSEC / frame.pixel_arcsec),
-        "peakElectrons": numbers[:, 1],
-        "fullWellFraction": numbers[:, 2],
-    }
-    return Scene(light * response, truth)
+    imaged = image_sky(frame, sky)
+    n = frame.visit.n_snaps
+    background = sky_image(frame)
+    canvas = _Canvas(frame, background, detector_truth)
+    light = np.zeros_like(background)
+    draw = _drawer(config, frame, imaged)
+    reached = _may_reach(frame, imaged)
+    rows = [canvas.add(light, k, draw(k), n) for k in reached[~imaged.sky.moves[reached]].tolist()]
+    light /= n
+    background /= n
+    snaps = [light] * n
+    for k in reached[imaged.sky.moves[reached]] if frame.detector.purpose == "science" else ():
+        # the first thing that moves gives each snap an array of its own
+        snaps = [snap.copy() for snap in snaps] if n > 1 and snaps[0] is light else snaps
+        stamps = [_moving_stamp(frame, imaged, k, snap) for snap in frame.visit.snaps]
+        parts = [canvas.add(light, k, stamp, 1) for light, stamp in zip(snaps, stamps)]
+        rows.append(_joined(parts))
+    for array in (background, *snaps):
+        array.flags.writeable = False
+    truth = _source_truth(
+        frame, imaged, [row for row in rows if row is not None], detector_truth.full_well
+    )
+    return Scene(tuple(SnapLight(snap, background) for snap in snaps), truth)
 
 
-def _may_reach(frame, sky, x, y, electrons):
-    """Sources whose stamp may touch the detector; galaxies are given 40 FWHM and 20 radii."""
+def _may_reach(frame, imaged):
+    """Sources whose stamp may touch the detector."""
     fwhm = frame.visit.seeing * (1 + frame.point_spread.size_variation) / frame.pixel_arcsec
-    galaxy = 40 * fwhm + 20 * sky.half_light_radius / frame.pixel_arcsec
-    star = drawing_radius(fwhm, electrons, FAINTEST_IN_SKY_NOISE * frame.noise_electrons)
-    margin = np.where(sky.is_star, star, galaxy) + 1
+    galaxy = 60 * fwhm + 30 * imaged.sky.half_light_radius / frame.pixel_arcsec
+    star = drawing_radius(fwhm, imaged.electrons, FAINTEST_IN_SKY_NOISE * frame.noise_electrons)
+    margin = np.where(imaged.sky.is_galaxy, galaxy, 1.2 * star) + 1
+    detector, x, y = frame.detector, imaged.x, imaged.y
+    inside = (x > -margin) & (x < detector.nx + margin) & (y > -margin) & (y < detector.ny + margin)
+    return np.flatnonzero(inside & (imaged.electrons > FAINTEST_SOURCE))
+
+
+def _drawer(config, frame, imaged):
+    """The function that draws source k: its stamp, or None."""
+    if frame.detector.purpose == "wavefront":
+        fwhm = frame.profile(*frame.middle).fwhm[0]
+        donut = make_donut(config.wavefront, frame.detector, frame.zernikes, fwhm)
+        faintest = FAINTEST_OF_GALAXIES * frame.noise_electrons * math.pi * donut.radius**2
+
+        def draw(k):
+            if imaged.sky.is_galaxy[k] or imaged.electrons[k] < faintest:
+                return None
+            return cut(frame.detector, *donut.image(imaged.x[k], imaged.y[k], imaged.electrons[k]))
+
+        return draw
+
+    def draw_in_focus(k):
+        x, y, electrons = (float(values[k]) for values in (imaged.x, imaged.y, imaged.electrons))
+        profile = frame.profile(x, y, float(imaged.widening[k]), float(imaged.spread[k]))
+        if imaged.sky.is_galaxy[k]:
+            return galaxy_stamp(frame, profile, imaged.sky, k, x, y, electrons)
+        return star_stamp(frame, profile, x, y, electrons)
+
+    return draw_in_focus
+
+
+class _Canvas:
+    """Adds stamps to an image and says what the truth table has of each."""
+
+    def __init__(self, frame: Frame, sky: np.ndarray, truth: TrueDetector) -> None:
+        self.read_variance = frame.read_noise**2
+        # the array is divided by the number of snaps when all that stands still is drawn
+        self.sky, self.n_snaps = sky, frame.visit.n_snaps
+        self.response = np.asarray(truth.response, dtype=np.float32)
+
+    def add(self, light, k, stamp, n):
+        """(k, snr, electrons of the brightest pixel in a snap) of a source drawn for n snaps, or None."""
+        if stamp is None:
+            return None
+        pixels, where = stamp
+        variance = n * self.read_variance
+        snr2, brightest = add_and_measure(
+            light[where], pixels, self.response[where], self.sky[where], variance
+        )
+        return k, math.sqrt(snr2), brightest / n
+
+
+def _joined(parts):
+    """The truth of all snaps of what moves."""
+    parts = [part for part in parts if part is not None]
+    if not parts:
+        return None
+    return parts[0][0], math.sqrt(sum(p[1] ** 2 for p in parts)), max(p[2] for p in parts)
+
+
+@kernel(
+    "UniTuple(float64, 2)(float64[:, :], const(float64[:, ::1]), const(float32[:, :]), const(float64[:, :]),"
+    " float64)"
+)
+def add_and_measure(light, pixels, response, sky, read_variance):
+    """Add a source's stamp to the light; its optimal signal to noise, squared, and its brightest pixel.
+
+    Parameters
+    ----------
+    light : ndarray, shape (ny, nx)
+        Added to [e].
+    pixels : ndarray, shape (ny, nx)
+        The source before the response [e].
+    response : ndarray, shape (ny, nx)
+    sky : ndarray, shape (ny, nx)
+        Before the response [e].
+    read_variance : float [e^2]
+
+    Returns
+    -------
+    (float, float)
+        Sum of s^2 / (s + sky + read variance), and the largest of s + sky [e], both behind the response.
+    """
+    total, brightest = 0.0, 0.0
+    ny, nx = pixels.shape
+    for j in range(ny):
+        for i in range(nx):
+            value = pixels[j, i]
+            if value == 0.0:
+                continue
+            light[j, i] += value
+            signal = value * response[j, i]
+            level = sky[j, i] * response[j, i]
+            if signal > 0:
+                total += signal * signal / (level + read_variance + signal)
+            brightest = max(brightest, signal + level)
+    return total, brightest
+
+
+def _source_truth(frame, imaged, rows, full_well):
+    """Columns of SOURCE_TRUTH of the sources centred on the detector, by id."""
     detector = frame.detector
-    return (x > -margin) & (x < detector.nx + margin) & (y > -margin) & (y < detector.ny + margin)
+    rows = [row for row in rows if _inside(detector, imaged.x[row[0]], imaged.y[row[0]])]
+    chosen = np.array([row[0] for row in rows], dtype=np.int64)
+    numbers = np.array([row[1:] for row in rows], dtype=float).reshape(-1, 2)
+    order = np.argsort(chosen, kind="stable")
+    chosen, numbers = chosen[order], numbers[order]
+    n, sky = chosen.size, imaged.sky
+    column = np.clip(np.rint(imaged.x[chosen]).astype(int), 0, detector.nx - 1)
+    row = np.clip(np.rint(imaged.y[chosen]).astype(int), 0, detector.ny - 1)
+    length = [_trail_length(frame, imaged, k) if sky.moves[k] else 0.0 for k in chosen]
+    return {
+        "visit": np.full(n, frame.visit.visit, dtype=np.int64),
+        "detector": np.full(n, detector.id, dtype=np.int64),
+        "id": sky.id[chosen],
+        "kind": sky.kind_name[chosen],
+        "band": np.full(n, frame.visit.band),
+        "x": imaged.x[chosen],
+        "y": imaged.y[chosen],
+        "ra": imaged.seen_ra[chosen],
+        "dec": imaged.seen_dec[chosen],
+        "raIcrs": imaged.ra[chosen],
+        "decIcrs": imaged.dec[chosen],
+        "flux": imaged.flux[chosen],
+        "electrons": imaged.electrons[chosen],
+        "snr": numbers[:, 0],
+        "isolated": isolated(
+            imaged.x, imaged.y, imaged.flux, chosen, ISOLATION_ARCSEC / frame.pixel_arcsec
+        ),
+        "peakElectrons": numbers[:, 1],
+        "fullWellFraction": numbers[:, 1] / full_well[row, column],
+        "effectiveWavelength": imaged.wavelength[chosen],
+        "refractionShift": imaged.shift[chosen],
+        "refractionSpread": imaged.spread[chosen],
+        "trailLength": np.array(length, dtype=float),
+    }
+
+
+def _track(frame, imaged, k, times):
+    """Pixels of one moving source at TAI MJDs."""
+    one = imaged.sky.select(np.array([k]))
+    places = [one.positions_at(time) for time in times]
+    ra, dec = (np.concatenate(c) for c in zip(*places))
+    shares = np.repeat(imaged.shares[[k]], len(times), axis=0)
+    seen = frame.atmosphere.image(ra, dec, shares)
+    return pixel_from_sky(frame.optics, frame.detector, frame.pointing, *seen)
+
+
+def _ends(snap):
+    half = 0.5 * snap.exposure_time / 86400
+    return snap.mid_mjd_tai - half, snap.mid_mjd_tai, snap.mid_mjd_tai + half
+
+
+def _trail_length(frame, imaged, k):
+    """Way of a source in the first snap [px]."""
+    x, y = _track(frame, imaged, k, _ends(frame.visit.snap(0)))
+    return math.hypot(x[2] - x[0], y[2] - y[0])
+
+
+def _moving_stamp(frame, imaged, k, snap):
+    """What a moving source leaves in one snap."""
+    x, y = _track(frame, imaged, k, _ends(snap))
+    length = math.hypot(x[2] - x[0], y[2] - y[0])
+    electrons = float(imaged.electrons[k]) / frame.visit.n_snaps
+    profile = frame.profile(x[1], y[1], float(imaged.widening[k]), float(imaged.spread[k]))
+    if length <= TRAIL_PIXELS:
+        return star_stamp(frame, profile, float(x[1]), float(y[1]), electrons)
+    steps = math.ceil(length / TRAIL_PIXELS)
+    along = (np.arange(steps) + 0.5) / steps - 0.5
+    return trail_stamp(
+        frame, profile, x[1] + along * (x[2] - x[0]), y[1] + along * (y[2] - y[0]), electrons
+    )
 
 
 def _inside(detector, x, y):
     return -0.5 <= x < detector.nx - 0.5 and -0.5 <= y < detector.ny - 0.5
-
-
-def _nearest_pixel(detector, x, y):
-    return min(max(round(y), 0), detector.ny - 1), min(max(round(x), 0), detector.nx - 1)
-
-
-def _window(detector, x, y, radius):
-    """(y, x) slices of the square about a place that lie on the detector, or None."""
-    x0, x1 = max(math.floor(x - radius), 0), min(math.ceil(x + radius) + 1, detector.nx)
-    y0, y1 = max(math.floor(y - radius), 0), min(math.ceil(y + radius) + 1, detector.ny)
-    return None if x0 >= x1 or y0 >= y1 else (slice(y0, y1), slice(x0, x1))
-
-
-def star_stamp(frame: Frame, profile: LocalProfile, x: float, y: float, electrons: float):
-    """Noise-free star before the response: (pixels, slices on the detector), or None when it misses."""
-    radius = float(drawing_radius(profile.fwhm[0], electrons, FAINTEST_IN_SKY_NOISE * frame.noise_electrons))
-    where = _window(frame.detector, x, y, radius)
-    if where is None:
-        return None
-    pixels = np.zeros((where[0].stop - where[0].start, where[1].stop - where[1].start))
-    add_star(pixels, profile, x - where[1].start, y - where[0].start, electrons, radius)
-    return pixels, where
-
-
-def galaxy_stamp(frame: Frame, profile: LocalProfile, sky: Sky, k: int, x: float, y: float, electrons: float):
-    """Noise-free galaxy with the PSF, before the response: (pixels, slices on the detector), or None."""
-    import galsim
-
-    bright = electrons > BRIGHT_GALAXY_ELECTRONS
-    params = galsim.GSParams(folding_threshold=5e-4 if bright else 2e-3, maximum_fft_size=8192)
-    model = galsim.DeVaucouleurs if sky.is_bulge[k] else galsim.Exponential
-    galaxy = model(half_light_radius=float(sky.half_light_radius[k]), gsparams=params)
-    galaxy = galaxy.shear(g1=float(sky.g1[k]), g2=float(sky.g2[k]))
-    jacobian = pixel_jacobian(frame.optics, frame.detector, frame.pointing, x, y)
-    galaxy = galsim.JacobianWCS(*jacobian.ravel().tolist()).toImage(galaxy)
-    image = galsim.Convolve([galaxy, profile.galsim_profile(params)]) * float(electrons)
-    half = image.getGoodImageSize(1.0) // 2 + 1
-    where = _window(frame.detector, x, y, half)
-    if where is None:
-        return None
-    column, row = round(x), round(y)
-    stamp = galsim.ImageD(galsim.BoundsI(column - half, column + half, row - half, row + half))
-    image.drawImage(stamp, scale=1.0, center=galsim.PositionD(float(x), float(y)), method="auto")
-    rows = slice(where[0].start - (row - half), where[0].stop - (row - half))
-    columns = slice(where[1].start - (column - half), where[1].stop - (column - half))
-    full = np.zeros((where[0].stop - where[0].start, where[1].stop - where[1].start))
-    part = stamp.array[max(rows.start, 0) : rows.stop, max(columns.start, 0) : columns.stop]
-    y0, x0 = max(-rows.start, 0), max(-columns.start, 0)
-    # galsim's transforms ring at 1e-5 of the peak; light is not negative
-    full[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = np.maximum(part, 0)
-    return full, where
-
-
-def optimal_snr(signal: np.ndarray, variance: np.ndarray) -> float:
-    """Signal to noise of the amplitude of a known profile, fitted with the true pixel variances.
-
-    Parameters
-    ----------
-    signal : ndarray [e]
-        Expected photoelectrons of the source.
-    variance : ndarray [e^2]
-        Of the pixels without the source.
-    """
-    return math.sqrt(float((signal**2 / (variance + signal)).sum()))
 
 
 def isolated(x: np.ndarray, y: np.ndarray, flux: np.ndarray, chosen: np.ndarray, radius: float) -> np.ndarray:
@@ -285,19 +392,3 @@ def isolated(x: np.ndarray, y: np.ndarray, flux: np.ndarray, chosen: np.ndarray,
     near = tree.query_ball_point(np.stack([x[chosen], y[chosen]], axis=1), radius)
     around = np.array([flux[somewhere[members]].sum() for members in near]) - flux[chosen]
     return around < ISOLATION_FLUX * flux[chosen]
-
-
-def frame_truth(frame: Frame) -> dict[str, object]:
-    """One row of VISIT_DETECTOR_TRUTH; sky and PSF are those of the middles of focal plane and detector."""
-    middle = 0.5 * (frame.detector.nx - 1), 0.5 * (frame.detector.ny - 1)
-    fwhm = effective_fwhm(frame.profile(*middle))
-    return {
-        "visit": frame.visit.visit,
-        "detector": frame.detector.id,
-        "band": frame.visit.band,
-        "nJyPerElectron": frame.njy_per_electron,
-        "skyElectrons": frame.sky_electrons,
-        "noiseElectrons": frame.noise_electrons,
-        "fwhmArcsec": fwhm * frame.pixel_arcsec,
-        "fwhmPixels": fwhm,
-    }

@@ -139,6 +139,10 @@ class Job:
         """The stage's options as its dataclass."""
         return from_mapping(cls, self.stage["config"], self.rule, {})
 
+    def config_of(self, cls: type, stage: str, name: str) -> Any:
+        """The options of another stage, whose stage file is the named input."""
+        return from_mapping(cls, json.loads(Path(self.inputs[name]).read_text())["config"], stage, {})
+
     def isr(self) -> Any:
         """The options of instrument signature removal that the survey's stages share."""
         from skyquilt.algorithms.instrument_signature_removal import InstrumentSignatureRemovalConfig

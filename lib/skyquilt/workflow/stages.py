@@ -76,7 +76,11 @@ STAGES: dict[str, Stage] = {
             "visit_quality_chunk_manifest",
         ),
         Stage(
-            "scorecard", "6.1", "Scorecard against truth and requirements", ("truth",), "scorecard_manifest"
+            "scorecard",
+            "6.1",
+            "Scorecard against truth and requirements",
+            ("camera", "isr", "truth"),
+            "scorecard_manifest",
         ),
         Stage("quality_site", "6.2.1", "Quality pages", ("camera", "survey"), "quality_site_manifest"),
     )

@@ -1,4 +1,4 @@
-"""Overscan (LDM-151 8.1): the electronic level of each row, and the read noise, from the serial overscan.
+"""Overscan (LDM-151 8.1): the electronic level of each row, and the read noise, from pixels without light.
 
 The level is subtracted from every pixel of a row, so its noise is common to them: with `smooth` over w rows
 and n columns it is about read noise / sqrt(n w). Row by row levels follow fast drifts but print the noise of
@@ -8,13 +8,19 @@ n pixels on each row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage, signal
 
 from skyquilt.primitives.compiled import kernel
 
+if TYPE_CHECKING:
+    from skyquilt.instrument.camera import Amplifier
+
 METHODS = ("constant", "rows", "smooth")
+REGIONS = ("overscan", "prescan", "both")
+PARALLEL = ("none", "columns")
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,22 @@ class OverscanConfig:
     """Overscan columns left out on the side of the image, where charge arrives late [pixel]."""
     clip: float = 4.0
     """Overscan pixels further than this from the mean are left out [sigma]."""
+    region: str = "overscan"
+    """Columns that give the level of the rows: serial `overscan` (`prescan` where there is none), `prescan`, `both`."""
+    parallel: str = "none"
+    """`columns`: subtract the level of each column in the parallel overscan, for detectors whose column structure
+    drifts; it prints the noise of some rows on each column. `none` leaves columns to the combined bias."""
+    measured_read_noise: bool = True
+    """Take the read noise from the overscan where there is one, else from the photon transfer, else the definition."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"overscan.method must be one of {METHODS}, got {self.method!r}")
+        if self.region not in REGIONS or self.parallel not in PARALLEL:
+            raise ValueError(
+                f"overscan.region must be one of {REGIONS} and overscan.parallel one of {PARALLEL}, got "
+                f"{self.region!r}, {self.parallel!r}"
+            )
         if self.smoothing < 1 or self.skip < 0 or self.clip < 2:
             raise ValueError(
                 "overscan needs smoothing >= 1 row, skip >= 0 pixels and clip >= 2 sigma, got "
@@ -152,6 +170,64 @@ def fit_overscan(
     fitted = good.sum() if config.method == "rows" else 0
     read_noise = width * np.sqrt(n / (n - fitted)) if n - fitted >= 50 else np.nan
     return OverscanFit(np.interp(rows, own_rows, model), float(read_noise))
+
+
+def amplifier_levels(
+    section: np.ndarray, amplifier: Amplifier, config: OverscanConfig
+) -> tuple[OverscanFit, np.ndarray]:
+    """Level of the data rows, the read noise, and the level of the data columns of one amplifier [ADU].
+
+    Parameters
+    ----------
+    section : ndarray of float32, shape of `raw_section`
+
+    Returns
+    -------
+    OverscanFit
+        NaN where the amplifier has no usable columns without light.
+    ndarray of float32, shape (nx,) or (0,)
+        Of the columns, above the rows'; empty when not asked for or without a parallel overscan.
+    """
+    data = amplifier.raw_data
+    pixels, first_row = _dark_columns(section, amplifier, config)
+    if pixels is None:
+        return OverscanFit(np.full(data.ny, np.nan), np.nan), np.empty(0, np.float32)
+    parallel = amplifier.raw_parallel_overscan if config.parallel == "columns" else None
+    rows = np.arange(data.y0, data.y1)
+    if parallel is None:
+        return fit_overscan(pixels, config, first_row, rows), np.empty(0, np.float32)
+    both = fit_overscan(
+        pixels, config, first_row, np.concatenate([rows, np.arange(parallel.y0, parallel.y1)])
+    )
+    fit = OverscanFit(both.level[: data.ny], both.read_noise)
+    if not np.isfinite(both.level).all() or (parallel.x0, parallel.nx) != (data.x0, data.nx):
+        return fit, np.empty(0, np.float32)
+    residual = section[parallel.slices()] - both.level[data.ny :, np.newaxis]
+    columns = row_levels(np.ascontiguousarray(residual.T.astype(np.float32)), config.clip)
+    return fit, np.where(np.isfinite(columns), columns, 0.0).astype(np.float32)
+
+
+def _dark_columns(
+    section: np.ndarray, amplifier: Amplifier, config: OverscanConfig
+) -> tuple[np.ndarray | None, int]:
+    """Pixels without light of some rows, late ones left out, and the first row."""
+    overscan, prescan = amplifier.raw_overscan, amplifier.raw_prescan
+    parts = []
+    if overscan is not None and config.region != "prescan":
+        pixels = section[overscan.slices()]
+        skip = min(config.skip, max(pixels.shape[1] - 1, 0))
+        # late charge is in the columns next to the data
+        late = overscan.x0 >= amplifier.raw_data.x1
+        parts.append((overscan.y0, pixels[:, skip:] if late else pixels[:, : pixels.shape[1] - skip]))
+    if prescan is not None and (config.region != "overscan" or not parts):
+        parts.append((prescan.y0, section[prescan.slices()]))
+    if not parts:
+        return None, 0
+    first = max(y0 for y0, _ in parts)
+    last = min(y0 + pixels.shape[0] for y0, pixels in parts)
+    if len(parts) == 1 or last <= first:
+        return parts[0][1], parts[0][0]
+    return np.concatenate([pixels[first - y0 : last - y0] for y0, pixels in parts], axis=1), first
 
 
 def _model(levels: np.ndarray, good: np.ndarray, config: OverscanConfig) -> np.ndarray:

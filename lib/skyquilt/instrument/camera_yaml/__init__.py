@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from skyquilt.instrument.camera import Camera, FileLayout, Observatory, WcsSource
+from skyquilt.instrument.camera import Camera, FileLayout, GhostModel, Observatory, WcsSource
 from skyquilt.instrument.camera_yaml.amplifiers import parse_section
 from skyquilt.instrument.camera_yaml.detectors import read_detectors
 from skyquilt.instrument.camera_yaml.header import read_header
@@ -34,7 +34,11 @@ ROOT_KEYS = (
     "header",
     "wcs",
     "isr",
+    "fringe_filters",
+    "ghosts",
 )
+
+GHOST_KEYS = ("radius_mm", "inner_fraction", "magnification", "offset_mm", "flux_ratio")
 
 
 def load_camera(name_or_path: str | Path, search: Sequence[str | Path] = ()) -> Camera:
@@ -121,12 +125,13 @@ def _camera(root: Node, tables: Tables) -> Camera:
     radius, coefficients = _distortion(plane)
     isr = root.node("isr", {})
     isr.entries()
+    filters = _filters(root)
     return _checked(
         root,
         Camera(
             name=_camera_name(root),
             detectors=read_detectors(root, tables),
-            filters=_filters(root),
+            filters=filters,
             plate_scale=plane.number("plate_scale", above=0.0),
             header=read_header(root.node("header"), observatory, tables),
             distortion_radius=radius,
@@ -136,6 +141,8 @@ def _camera(root: Node, tables: Tables) -> Camera:
             wcs=_wcs(root.node("wcs", {})),
             isr=isr.data,
             observatory=observatory,
+            ghosts=_ghosts(root),
+            fringe_filters=_fringe_filters(root, filters),
             description=root.text("description", ""),
         ),
     )
@@ -217,6 +224,29 @@ def _filters(root: Node) -> dict[str, str]:
                 f"band {band!r} must be letters, digits or _ (it becomes a path)", f"filters.{name}"
             )
     return filters
+
+
+def _fringe_filters(root: Node, filters: dict[str, str]) -> tuple[str, ...]:
+    return tuple(one.as_choice(list(filters)) for one in root.node("fringe_filters", []).items())
+
+
+def _ghosts(root: Node) -> tuple[GhostModel, ...]:
+    ghosts = []
+    for node in root.node("ghosts", []).items():
+        node.check_keys(GHOST_KEYS)
+        inner = node.number("inner_fraction", 0.0, least=0.0)
+        if inner >= 1.0:
+            raise node.fail(f"expected less than 1, found {inner:g}", "inner_fraction")
+        ghosts.append(
+            GhostModel(
+                radius_mm=node.number("radius_mm", above=0.0),
+                inner_fraction=inner,
+                magnification=node.number("magnification", 1.0),
+                offset_mm=node.pair("offset_mm", [0.0, 0.0]),
+                flux_ratio=node.number("flux_ratio", above=0.0),
+            )
+        )
+    return tuple(ghosts)
 
 
 def _wcs(node: Node) -> WcsSource:

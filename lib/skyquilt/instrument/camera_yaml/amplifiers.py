@@ -43,18 +43,37 @@ def read_amplifiers(
     `detector` is the node of the detector, whose values go before the type's; `names` fills extensions.
     """
     if isinstance(node.data, dict):
-        drafts = _grid(node.check_keys(GRID_KEYS), nx, ny, names)
+        drafts = _grid(node.check_keys(GRID_KEYS), nx, ny, names, _has_own_hdus(detector))
     else:
         drafts = [_listed_amplifier(one.check_keys(AMPLIFIER_KEYS), names) for one in node.items()]
     found = [draft["name"] for draft in drafts]
     if len(set(found)) < len(found):
         raise node.fail(f"amplifier names must differ, found {', '.join(found)}")
     _check_cover(node, drafts, nx, ny)
+    if detector.has("extensions"):
+        _place_in_own_hdus(detector.node("extensions"), drafts, found)
     sizes = _hdu_sizes(drafts)
     for draft in drafts:
         draft["hdu_size"] = draft["hdu_size"] or sizes[draft["extension"]]
         draft.update(_values(node, draft, detector, found))
     return tuple(Amplifier(**{k: v for k, v in draft.items() if k != "node"}) for draft in drafts)
+
+
+def _has_own_hdus(detector: Node) -> bool:
+    """Whether a detector's `extensions` give each amplifier an HDU of its own."""
+    if not detector.has("extensions"):
+        return False
+    given = detector.node("extensions").data
+    values = list(given.values()) if isinstance(given, dict) else given
+    return isinstance(values, list) and len({str(value) for value in values}) == len(values)
+
+
+def _place_in_own_hdus(node: Node, drafts: list[dict[str, Any]], names: list[str]) -> None:
+    """HDUs of the amplifiers of one detector, where no pattern can say them (unnamed HDUs of a mosaic)."""
+    if not isinstance(node.data, (dict, list)):
+        raise node.fail(f"expected an HDU for each of {', '.join(names)}, found {node.data!r}")
+    for draft in drafts:
+        draft["extension"] = _of_amplifier(node, draft["name"], names).as_extension()
 
 
 def _hdu_sizes(drafts: list[dict[str, Any]]) -> dict[Any, tuple[int, int]]:
@@ -124,7 +143,7 @@ def _linearity(node: Node, name: str, names: list[str]) -> tuple[float, ...]:
     return tuple(one.as_number() for one in node.items())
 
 
-def _grid(node: Node, nx: int, ny: int, names: dict[str, str]) -> list[dict[str, Any]]:
+def _grid(node: Node, nx: int, ny: int, names: dict[str, str], own_hdus: bool) -> list[dict[str, Any]]:
     """Amplifiers that divide a detector evenly."""
     columns, rows = node.sizes("grid", [1, 1])
     if nx % columns or ny % rows:
@@ -137,7 +156,7 @@ def _grid(node: Node, nx: int, ny: int, names: dict[str, str]) -> list[dict[str,
     corners = _corners(node, columns, rows)
     as_read = node.choice("stored", ("as_read", "as_assembled"), "as_read") == "as_read"
     widths = {key: node.integer(key, 0) for key in ("prescan", "overscan", "parallel_overscan")}
-    own_hdu = node.has("extension") and "{amplifier}" in str(node.node("extension").data)
+    own_hdu = own_hdus or (node.has("extension") and "{amplifier}" in str(node.node("extension").data))
     drafts = []
     for i, label in enumerate(labels):
         column, row = i % columns, i // columns

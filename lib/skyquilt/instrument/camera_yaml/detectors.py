@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from skyquilt.instrument.camera import PURPOSES, Detector
-from skyquilt.instrument.camera_yaml.amplifiers import VALUE_KEYS, read_amplifiers
-from skyquilt.instrument.camera_yaml.node import REQUIRED, Node
+from skyquilt.instrument.camera_yaml.amplifiers import VALUE_KEYS, parse_section, read_amplifiers
+from skyquilt.instrument.camera_yaml.node import REQUIRED, CameraError, Node
 from skyquilt.instrument.camera_yaml.tables import Tables, cell_value
 from skyquilt.primitives.data_units import SOURCE_ID
+from skyquilt.primitives.geometry import Box
 
-DETECTOR_KEYS = ("id", "name", "type", "purpose", "centre_mm", "rotation_deg", "extension")
+DETECTOR_KEYS = (
+    "id",
+    "name",
+    "type",
+    "purpose",
+    "centre_mm",
+    "rotation_deg",
+    "extension",
+    "extensions",
+    "defects",
+)
 TYPE_KEYS = ("size", "pixel_size_um", "amplifiers", "purpose", "extension")
 
 
@@ -31,14 +42,21 @@ def read_detectors(root: Node, tables: Tables) -> tuple[Detector, ...]:
 
 
 def _table_rows(node: Node, tables: Tables) -> list[Node]:
-    """Detectors from a CSV whose columns are the keys, with centre_x_mm and centre_y_mm."""
+    """Detectors from a CSV whose columns are the keys, with centre_x_mm and centre_y_mm; values of amplifiers between blanks."""
     rows = []
     for line in tables.lines(node):
-        data = {key: cell_value(cell) for key, cell in line.data.items() if cell}
+        data = {key: _cell(key, cell) for key, cell in line.data.items() if cell}
         if "centre_x_mm" in data or "centre_y_mm" in data:
             data["centre_mm"] = [data.pop("centre_x_mm", None), data.pop("centre_y_mm", None)]
         rows.append(Node(data, line.where, line.source))
     return rows
+
+
+def _cell(key: str, text: str) -> object:
+    """A cell of the table; what an amplifier may have of its own may be several values between blanks."""
+    if key in (*VALUE_KEYS, "extensions", "defects") and (key == "defects" or len(text.split()) > 1):
+        return [cell_value(part) for part in text.split()]
+    return cell_value(text)
 
 
 def _detector(node: Node, types: dict[str, Node]) -> Detector:
@@ -64,4 +82,21 @@ def _detector(node: Node, types: dict[str, Node]) -> Detector:
         rotation_deg=node.number("rotation_deg", 0.0),
         amplifiers=read_amplifiers(template.node("amplifiers"), node, nx, ny, names),
         extension=extension.filled_extension(names),
+        defects=tuple(_defect(one, Box(0, 0, nx, ny)) for one in node.node("defects", []).items()),
     )
+
+
+def _defect(node: Node, detector: Box) -> Box:
+    """One bad region of the assembled detector."""
+    try:
+        box, back_x, back_y = parse_section(node.as_text())
+    except ValueError as error:
+        if isinstance(error, CameraError):
+            raise
+        raise node.fail(str(error)) from error
+    if back_x or back_y or not box.within(detector):
+        raise node.fail(
+            f"expected a section from low to high inside the detector of {detector.nx} x {detector.ny} pixels, "
+            f"found {node.data}"
+        )
+    return box

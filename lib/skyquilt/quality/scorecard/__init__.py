@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from skyquilt.primitives.failure import Reason
 from skyquilt.quality.scorecard.card import TOPICS, Card, verdict
 from skyquilt.quality.scorecard.config import ScorecardConfig
+from skyquilt.quality.scorecard.instrument_rows import instrument_rows
 from skyquilt.quality.scorecard.samples import SOURCE_COLUMNS, Sample, counted_sources, detector_sizes
 from skyquilt.quality.scorecard.source_rows import (
     calibration_rows,
@@ -47,6 +49,7 @@ def make_scorecard(
     truth: Mapping[str, pd.DataFrame],
     visit_detectors: pd.DataFrame,
     config: ScorecardConfig,
+    instrument: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """Judge a survey.
 
@@ -61,6 +64,8 @@ def make_scorecard(
         Schema VISIT_DETECTOR, the failed ones too. Truth of failed detectors and of detectors that are not
         there counts nowhere; how many failed is a row of its own.
     config : ScorecardConfig
+    instrument : mapping of str to DataFrame, optional
+        Tables of `quality.signature_files` about instrument signature, calibration products and artifacts.
 
     Returns
     -------
@@ -71,9 +76,11 @@ def make_scorecard(
         5 sigma, ``expected`` what a perfect detector reaches.
     """
     card = Card(config)
-    processed = visit_detectors[visit_detectors["status"].to_numpy() != "failed"]
+    science = visit_detectors["reasonCode"].to_numpy() != Reason.NOT_SCIENCE.value
+    processed = visit_detectors[(visit_detectors["status"].to_numpy() != "failed") & science]
     chosen = counted_sources(sources, processed)
     production_rows(card, chosen, visit_detectors, processed)
+    instrument_rows(card, instrument or {})
     has_truth = "source" in truth
     if has_truth:
         sample = Sample.of(chosen, truth["source"], processed, config)

@@ -16,10 +16,25 @@ from skyquilt.quality.scorecard.config import ScorecardConfig
 THIS_RELEASE = "this release"
 LSST_SRD = "LSST SRD"
 
-TOPICS = ("production", "image quality", "detection", "astrometry", "photometry", "quoted errors")
+TOPICS = (
+    "production",
+    "calibration products",
+    "instrument signature",
+    "artifacts",
+    "image quality",
+    "detection",
+    "astrometry",
+    "photometry",
+    "quoted errors",
+)
 """What rows are about, in the order of the scorecard."""
 
 _STAGE = "BootstrapImChar"
+_STAGES = {
+    "calibration products": "4.1",
+    "instrument signature": "RunISR",
+    "artifacts": "RunISR, SubtractSnaps",
+}
 
 
 def verdict(estimate: Estimate, lower: float | None, upper: float | None, least_objects: int = 2) -> str:
@@ -65,7 +80,7 @@ class Card:
             {
                 "topic": topic,
                 "name": name,
-                "stage": _STAGE,
+                "stage": _STAGES.get(topic, _STAGE),
                 "unit": unit,
                 "value": _finite(estimate.value),
                 "standard_error": _finite(estimate.standard_error),

@@ -1,0 +1,1 @@
+"""Artifact Detection (LDM-151 8.2)."""

@@ -1,0 +1,525 @@
+"""Single-Exposure Morphology (LDM-151 8.2.1): the compiled passes of the search for cosmic rays.
+
+`level` and `floor` are the sky's level and variance on a grid of blocks (shape (m, n), nodes in the middle of
+blocks of `block` pixels), interpolated linearly. Flat indices count pixels row by row. `hit` is 0 or 1.
+
+Without the hit the noise of its pixels would be less than the variance plane says, as that counts the charge of
+the hit itself. The test of a pixel therefore takes what the neighbours allow a scene to have there, plus a third
+of the rest: P(X > mean + d) <= exp(-d^2 / 2 (variance + d / 3)) for counts (Bernstein), which is the tail of the
+Poisson distribution, longer than a Gaussian's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skyquilt.primitives.compiled import kernel
+from skyquilt.primitives.statistics import select_kth
+
+_PLANES = "const(float32[:, :]), const(float32[:, :]), const(boolean[:, :])"
+_SKY = "const(float64[:, ::1]), const(float64[:, ::1]), int64"
+
+
+@kernel(f"void({_PLANES}, int64, int64, float64[:, ::1], float64[:, ::1], float64[:, ::1])")
+def sky_blocks(image, variance, unusable, block, stride, level, width, floor):
+    """Level and width of the sky and its median variance in blocks, from every `stride`-th pixel and row.
+
+    Low quantiles throughout, which sources hardly move: the width from the difference of each pixel of the sample
+    to the next in its row, the level from the lower quartile. NaN where fewer than 32 pixels of the sample are
+    usable.
+    """
+    rows, columns = image.shape
+    side = block // stride + 1
+    values = np.empty(side * side, np.float32)
+    steps = np.empty(side * side, np.float32)
+    noise = np.empty(side * side, np.float32)
+    for m in range(level.shape[0]):
+        for n in range(level.shape[1]):
+            count = 0
+            for j in range(m * block, min((m + 1) * block, rows), stride):
+                for i in range(n * block, min((n + 1) * block, columns - 1), stride):
+                    if unusable[j, i] or unusable[j, i + 1] or not variance[j, i] > 0:
+                        continue
+                    step = abs(image[j, i + 1] - image[j, i])
+                    if np.isfinite(step):
+                        values[count] = image[j, i]
+                        steps[count] = step
+                        noise[count] = variance[j, i]
+                        count += 1
+            if count < 32:
+                level[m, n] = np.nan
+                width[m, n] = np.nan
+                floor[m, n] = np.nan
+                continue
+            # a third of the differences of normal values lie within 0.430727 sqrt(2) sigma
+            width[m, n] = select_kth(steps, count, count // 3) / 0.609140
+            level[m, n] = select_kth(values, count, count // 4) + 0.674490 * width[m, n]
+            floor[m, n] = select_kth(noise, count, count // 3)
+
+
+@kernel("float64(const(float64[:, ::1]), int64, int64, int64)")
+def between(grid, block, j, i):
+    """Value of a grid of blocks at pixel (j, i), linear between the middles of blocks."""
+    y = min(max((j + 0.5) / block - 0.5, 0.0), grid.shape[0] - 1.0)
+    x = min(max((i + 0.5) / block - 0.5, 0.0), grid.shape[1] - 1.0)
+    m = min(np.int64(y), max(grid.shape[0] - 2, 0))
+    n = min(np.int64(x), max(grid.shape[1] - 2, 0))
+    above = min(m + 1, grid.shape[0] - 1)
+    right = min(n + 1, grid.shape[1] - 1)
+    fy = y - m
+    fx = x - n
+    return (1 - fy) * ((1 - fx) * grid[m, n] + fx * grid[m, right]) + fy * (
+        (1 - fx) * grid[above, n] + fx * grid[above, right]
+    )
+
+
+@kernel(f"int64({_PLANES}, {_SKY}, float64, const(float64[::1]), int64[::1])")
+def candidates(image, variance, unusable, level, floor, block, threshold, factors, found):
+    """Flat indices of pixels above `threshold` sigma of their noise that exceed a pair of opposite neighbours.
+
+    Returns how many there are; only as many as `found` holds are written.
+    """
+    rows, columns = image.shape
+    count = 0
+    straight = 0.5 * factors[0]
+    diagonal = 0.5 * factors[1]
+    base = np.empty(columns, np.float32)
+    least = np.empty(columns, np.float32)
+    square = threshold * threshold
+    for j in range(rows):
+        for i in range(columns):
+            # the sky changes slowly: one value for 8 pixels
+            if i % 8 == 0:
+                sky = between(level, block, j, min(i + 4, columns - 1))
+                noise = between(floor, block, j, min(i + 4, columns - 1))
+                for k in range(i, min(i + 8, columns)):
+                    base[k] = sky
+                    least[k] = noise
+        for i in range(columns):
+            value = image[j, i] - base[i]
+            # written so that NaN fails
+            if not (value > 0 and value * value > square * least[i]) or unusable[j, i]:
+                continue
+            if not value * value > square * (2 * least[i] + max(variance[j, i], least[i])) / 3:
+                continue
+            if 0 < j < rows - 1 and 0 < i < columns - 1:
+                b = base[i]
+                if (
+                    value <= straight * (image[j, i - 1] + image[j, i + 1] - 2 * b)
+                    and value <= straight * (image[j - 1, i] + image[j + 1, i] - 2 * b)
+                    and value <= diagonal * (image[j - 1, i - 1] + image[j + 1, i + 1] - 2 * b)
+                    and value <= diagonal * (image[j - 1, i + 1] + image[j + 1, i - 1] - 2 * b)
+                ):
+                    continue
+            if count < found.size:
+                found[count] = j * columns + i
+            count += 1
+    return count
+
+
+@kernel("float64(const(float64[::1]), int64, float64[::1], float64)")
+def smooth_light(value, side, lowest, flank):
+    """Light that a stamp has everywhere and that no source in its middle brings: galaxies, wings of stars.
+
+    From the fourth lowest pixel of the border, less what a point source in the middle of the middle's brightness
+    has there (`flank` of its peak); a fifth is left. `lowest` (4 values) is scratch.
+    """
+    lowest[:] = np.inf
+    for j in range(side):
+        for i in range(side):
+            if 0 < j < side - 1 and 0 < i < side - 1:
+                continue
+            here = value[j * side + i]
+            if here >= lowest[3]:
+                continue
+            k = 3
+            while k > 0 and lowest[k - 1] > here:
+                lowest[k] = lowest[k - 1]
+                k -= 1
+            lowest[k] = here
+    middle = value[(side * side) // 2]
+    return max(0.8 * (lowest[3] - flank * max(middle, 0.0)) / (1 - flank), 0.0)
+
+
+@kernel("void(const(float32[:, :]), float64, float64, const(float32[:, ::1]), int64, int64, uint8[:, ::1])")
+def mark_shape(image, sky, least, shape, y, x, hit):
+    """Mark pixels of a shape at (y, x) with a third of its peak that are 2 sigma above the sky."""
+    half = shape.shape[0] // 2
+    for j in range(shape.shape[0]):
+        for i in range(shape.shape[1]):
+            value = image[y - half + j, x - half + i] - sky
+            if shape[j, i] > 0.33 and value > 0 and value * value > 4 * least:
+                hit[y - half + j, x - half + i] = 1
+
+
+@kernel(
+    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float32[:, :, ::1]), const(float32[:, :, ::1]),"
+    " float64, float64, float64, float64, float64, uint8[:, ::1], float64[::1], int64[::1])"
+)
+def judge(
+    image,
+    variance,
+    unusable,
+    level,
+    floor,
+    block,
+    places,
+    shapes,
+    weights,
+    sharper,
+    weak,
+    stronger,
+    model_error,
+    flank,
+    hit,
+    response_at,
+    shape_at,
+):
+    """Try every shape at every place and mark the pixels of the best where it is significant; how many are.
+
+    A shape is there when its filter responds above `sharper` sigma, which no scene explains, and the charge in
+    it is above `stronger` sigma, which noise rarely does. Pixels of it with a third of its peak and above
+    2 sigma are marked. Places whose stamp is not all usable are left to `test_pixel`. Where the best response
+    is above `weak` sigma, and the charge as strong, `response_at` has it and `shape_at` the shape (else 0, -1).
+    """
+    rows, columns = image.shape
+    half = weights.shape[1] // 2
+    side = weights.shape[1]
+    size = side * side
+    n_shapes = weights.shape[0]
+    flat_weights = weights.reshape(n_shapes, size)
+    flat_shapes = shapes.reshape(n_shapes, size)
+    value = np.empty(size)
+    excess = np.empty(size)
+    lowest = np.empty(4)
+    n_marked = 0
+    for p in range(places.size):
+        response_at[p] = 0.0
+        shape_at[p] = -1
+        y, x = places[p] // columns, places[p] % columns
+        if y < half or x < half or y >= rows - half or x >= columns - half:
+            continue
+        sky = between(level, block, y, x)
+        least = between(floor, block, y, x)
+        usable = True
+        k = 0
+        for j in range(y - half, y + half + 1):
+            for i in range(x - half, x + half + 1):
+                if unusable[j, i]:
+                    usable = False
+                value[k] = image[j, i] - sky
+                excess[k] = max(variance[j, i] - least, 0.0)
+                k += 1
+        if not usable:
+            continue
+        smooth = smooth_light(value, side, lowest, flank)
+        for k in range(size):
+            value[k] -= smooth
+        best = weak
+        chosen = -1
+        for s in range(n_shapes):
+            response = np.float32(0.0)
+            for k in range(size):
+                response += flat_weights[s, k] * value[k]
+            if response <= 0.0:
+                continue
+            around = 0.0
+            inside = 0.0
+            for k in range(size):
+                w = np.float64(flat_weights[s, k])
+                if w < 0:
+                    around -= w * excess[k]
+                else:
+                    inside += w
+            allowed = around / inside
+            noise = 0.0
+            charge = 0.0
+            spread = 0.0
+            for k in range(size):
+                w = np.float64(flat_weights[s, k])
+                e = excess[k]
+                if w > 0:
+                    e = min(e, allowed + max(e - allowed, 0.0) / 3)
+                error = least + e + (model_error * value[k]) ** 2
+                noise += w * w * error
+                h = np.float64(flat_shapes[s, k])
+                charge += h * value[k]
+                spread += h * h * error
+            significance = response / np.sqrt(noise)
+            if significance > best and charge > stronger * np.sqrt(spread):
+                best = significance
+                chosen = s
+        if chosen < 0:
+            continue
+        response_at[p] = best
+        shape_at[p] = chosen
+        if best > sharper:
+            n_marked += 1
+            mark_shape(image, sky + smooth, least, shapes[chosen], y, x, hit)
+    return n_marked
+
+
+@kernel(
+    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), const(int64[::1]),"
+    " const(float32[:, :, ::1]), float64, int64[::1], uint8[:, ::1])"
+)
+def link_weak(
+    image, variance, unusable, level, floor, block, places, response, shape, shapes, together, stack, hit
+):
+    """Mark chains of places, each too weak alone, that are significant together; how many chains.
+
+    Places (ascending flat indices) within 2 pixels of each other make a chain. Of a chain the strongest places
+    that are at least 3 pixels apart have independent noise: n of them with responses r are significant when
+    sum(r) / sqrt(n) is above `together`, for n = 2 or more. `stack` (one per place) is scratch.
+    """
+    rows, columns = image.shape
+    n_chains = 0
+    seen = np.zeros(places.size, np.uint8)
+    for first in range(places.size):
+        if seen[first]:
+            continue
+        seen[first] = 1
+        stack[0] = first
+        n = 1
+        k = 0
+        while k < n:
+            y, x = places[stack[k]] // columns, places[stack[k]] % columns
+            k += 1
+            for j in range(max(y - 2, 0), min(y + 3, rows)):
+                low = np.searchsorted(places, np.int64(j * columns + max(x - 2, 0)))
+                while low < places.size and places[low] <= j * columns + min(x + 2, columns - 1):
+                    if not seen[low]:
+                        seen[low] = 1
+                        stack[n] = low
+                        n += 1
+                    low += 1
+        if n < 2:
+            continue
+        members = stack[:n][np.argsort(-response[stack[:n]], kind="mergesort")]
+        chosen = np.empty(n, np.int64)
+        count = 0
+        total = 0.0
+        significant = False
+        for m in members:
+            y, x = places[m] // columns, places[m] % columns
+            apart = True
+            for c in chosen[:count]:
+                if max(abs(places[c] // columns - y), abs(places[c] % columns - x)) < 3:
+                    apart = False
+                    break
+            if apart:
+                chosen[count] = m
+                count += 1
+                total += response[m]
+                if count > 1 and total > together * np.sqrt(count):
+                    significant = True
+                    break
+        if significant:
+            n_chains += 1
+            for m in members:
+                y, x = places[m] // columns, places[m] % columns
+                sky = between(level, block, y, x)
+                mark_shape(image, sky, between(floor, block, y, x), shapes[shape[m]], y, x, hit)
+    return n_chains
+
+
+@kernel(
+    f"Tuple((float64, float64, float64))({_PLANES}, float64, float64, const(uint8[:, ::1]),"
+    " const(float64[::1]), float64, int64, int64)"
+)
+def test_pixel(image, variance, unusable, sky, least, hit, factors, model_error, y, x):
+    """Excess of a pixel over what its clean neighbours allow, the noise of that, and the pixel's own noise.
+
+    The limit is the mean over pairs of opposite neighbours, both usable and not hit, of the pair's mean times
+    its factor, weighted for least noise. Without such a pair: the mean of all clean neighbours times the larger
+    factor if all of them are empty sky (below 3 sigma); else the noise is infinite.
+    """
+    rows, columns = image.shape
+    total = 0.0
+    limit = 0.0
+    noise = 0.0
+    allowed = 0.0
+    lone = 0
+    lone_sum = 0.0
+    brightest = -np.inf
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        c = factors[1] if dy != 0 and dx != 0 else factors[0]
+        clean = 0
+        pair = 0.0
+        extra = 0.0
+        for sign in (-1, 1):
+            j, i = y + sign * dy, x + sign * dx
+            if j < 0 or i < 0 or j >= rows or i >= columns or unusable[j, i] or hit[j, i]:
+                continue
+            clean += 1
+            pair += image[j, i] - sky
+            brightest = max(brightest, image[j, i] - sky)
+            extra += max(variance[j, i] - least, 0.0)
+        lone += clean
+        lone_sum += pair
+        if clean == 2:
+            share = 1.0 / (c * c)
+            total += share
+            limit += share * c * 0.5 * pair
+            allowed += share * c * 0.5 * extra
+            noise += share * share * c * c * 0.25 * (2 * least + extra + (model_error * pair) ** 2)
+    if total > 0:
+        limit /= total
+        allowed /= total
+        noise /= total * total
+    elif lone > 0 and brightest < 3 * np.sqrt(least):
+        limit = factors[1] * lone_sum / lone
+        noise = factors[1] ** 2 * least / lone
+    else:
+        return 0.0, np.inf, np.sqrt(max(np.float64(variance[y, x]), least))
+    value = image[y, x] - sky
+    extra = max(variance[y, x] - least, 0.0)
+    own = least + min(extra, allowed + max(extra - allowed, 0.0) / 3)
+    return value - limit, np.sqrt(own + noise + (model_error * value) ** 2), np.sqrt(own)
+
+
+@kernel(
+    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), float64, float64, float64, boolean,"
+    " uint8[:, ::1])"
+)
+def judge_incomplete(
+    image,
+    variance,
+    unusable,
+    level,
+    floor,
+    block,
+    places,
+    factors,
+    sharper,
+    stronger,
+    model_error,
+    beside,
+    hit,
+):
+    """Mark places whose stamp (7 x 7) is incomplete by `test_pixel`; how many.
+
+    Places with an unusable pixel next to them are passed over unless `beside`: charge that bled out of a
+    saturated star is as sharp as a hit.
+    """
+    rows, columns = image.shape
+    n_marked = 0
+    for place in places:
+        y, x = place // columns, place % columns
+        near = 0
+        far = y < 3 or x < 3 or y >= rows - 3 or x >= columns - 3
+        for j in range(max(y - 3, 0), min(y + 4, rows)):
+            for i in range(max(x - 3, 0), min(x + 4, columns)):
+                if unusable[j, i]:
+                    far = True
+                    if abs(j - y) <= 1 and abs(i - x) <= 1:
+                        near += 1
+        if not far or (near > 0 and not beside):
+            continue
+        sky = between(level, block, y, x)
+        least = between(floor, block, y, x)
+        excess, noise, own = test_pixel(
+            image, variance, unusable, sky, least, hit, factors, model_error, y, x
+        )
+        if excess > sharper * noise and image[y, x] - sky > stronger * own:
+            hit[y, x] = 1
+            n_marked += 1
+    return n_marked
+
+
+@kernel(f"int64({_PLANES}, {_SKY}, const(float64[::1]), float64, float64, float64, uint8[:, ::1], int64[::1], int64)")
+def grow(image, variance, unusable, level, floor, block, factors, near, far, model_error, hit, queue, n):
+    """Follow hits into their neighbours, with lower thresholds; the number of hit pixels, all in `queue`.
+
+    A neighbour is hit when it exceeds by `near` sigma what its clean neighbours allow (`far` sigma two pixels
+    away, where a track may have a gap), or when six of the eight around it are hit and it is above `near` sigma
+    of the sky.
+    """
+    rows, columns = image.shape
+    k = 0
+    while k < n:
+        y, x = queue[k] // columns, queue[k] % columns
+        k += 1
+        sky = between(level, block, y, x)
+        least = between(floor, block, y, x)
+        for j in range(max(y - 2, 0), min(y + 3, rows)):
+            for i in range(max(x - 2, 0), min(x + 3, columns)):
+                if hit[j, i] or unusable[j, i]:
+                    continue
+                beside = abs(j - y) <= 1 and abs(i - x) <= 1
+                threshold = near if beside else far
+                value = image[j, i] - sky
+                if not value > threshold * np.sqrt(least):
+                    continue
+                excess, noise, own = test_pixel(
+                    image, variance, unusable, sky, least, hit, factors, model_error, j, i
+                )
+                marked = excess > threshold * noise
+                if not marked and beside:
+                    around = 0
+                    for jj in range(max(j - 1, 0), min(j + 2, rows)):
+                        for ii in range(max(i - 1, 0), min(i + 2, columns)):
+                            around += hit[jj, ii]
+                    marked = around >= 6 and value > near * own
+                if marked and n < queue.size:
+                    hit[j, i] = 1
+                    queue[n] = j * columns + i
+                    n += 1
+    return n
+
+
+@kernel(
+    f"int64({_PLANES}, {_SKY}, const(uint8[:, ::1]), const(int64[::1]), int32[::1], int64[::1], float64[:, ::1])"
+)
+def gather_events(image, variance, unusable, level, floor, block, hit, pixels, event, stack, sums):
+    """Number hit pixels by connected event (8 neighbours, ascending) and sum over them; how many events.
+
+    Parameters
+    ----------
+    pixels : int64, shape (n,)
+        Flat indices of the hit pixels, ascending.
+    event : int32, shape (n,)
+        -1; filled with the number of the event, from 0.
+    stack : int64, shape (n,)
+        Scratch.
+    sums : float64, shape (n, 6)
+        Zero; filled per event with charge, positive charge times x and y, largest charge of a pixel, pixels,
+        positive charge. Charge is what lies above the mean of the clean neighbours, or above the sky where there are none.
+    """
+    rows, columns = image.shape
+    n_events = 0
+    for first in range(pixels.size):
+        if event[first] >= 0:
+            continue
+        event[first] = n_events
+        stack[0] = first
+        depth = 1
+        while depth > 0:
+            depth -= 1
+            place = pixels[stack[depth]]
+            y, x = place // columns, place % columns
+            sky = between(level, block, y, x)
+            clean = 0
+            around = 0.0
+            for j in range(max(y - 1, 0), min(y + 2, rows)):
+                for i in range(max(x - 1, 0), min(x + 2, columns)):
+                    if hit[j, i]:
+                        other = np.searchsorted(pixels, np.int64(j * columns + i))
+                        if event[other] < 0:
+                            event[other] = n_events
+                            stack[depth] = other
+                            depth += 1
+                    elif not unusable[j, i]:
+                        clean += 1
+                        around += image[j, i] - sky
+            charge = image[y, x] - sky
+            if clean > 0:
+                charge -= around / clean
+            sums[n_events, 0] += charge
+            sums[n_events, 1] += max(charge, 0.0) * x
+            sums[n_events, 2] += max(charge, 0.0) * y
+            sums[n_events, 3] = max(sums[n_events, 3], charge)
+            sums[n_events, 4] += 1
+            sums[n_events, 5] += max(charge, 0.0)
+        n_events += 1
+    return n_events

@@ -1,0 +1,420 @@
+"""Satellite trails (LDM-151 8.2): find them by their sums along straight lines, and mask them.
+
+The image is binned, freed of its background and of broad bright things, scaled to its local scatter, and limited
+(a star then adds no more than a few pixels of sky noise). Sums along all lines and their parts (`line_transform`)
+stand against the scatter of such sums; lines that chance would give once in `1 / false_alarm` images are followed
+at full resolution and judged (`trail_verification`). What is found is taken out and the rest searched again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skyquilt.algorithms.artifact_detection.line_transform import (
+    bin_image,
+    excess_between,
+    line_sums,
+    lines_above,
+    packing_unit,
+)
+from skyquilt.algorithms.artifact_detection.trail_verification import Trail, verify_line
+from skyquilt.primitives.compiled import kernel
+from skyquilt.primitives.statistics import block_edges, clip_blocks, truncation_factors
+
+__all__ = ["SatelliteTrailsConfig", "Trail", "find_trails", "trail_mask"]
+
+CELL = 24
+"""Binned pixels to a side of the cells in which background and scatter are taken."""
+
+LIMIT = 3.0
+"""Binned pixels are limited to this many sigma."""
+
+LINE_WIDTHS = (1, 2, 5)
+"""Breadths of the lines that are summed [binned pixel]."""
+
+LONG, THIN = 12.0, 6.0
+"""Bright things with a diagonal at least this long [binned pixel], and its square over their area at least this,
+may be trails; others are limited to `COMPACT_LIMIT`."""
+
+COMPACT_LIMIT = 1.0
+
+TILE = 8
+N_TRIAL_LINES = 1200
+
+
+@dataclass(frozen=True)
+class SatelliteTrailsConfig:
+    """Options of the search for satellite trails."""
+
+    bin_size: int = 4
+    """Pixels to a side of those that are summed first."""
+
+    false_alarm: float = 1e-3
+    """Lines of pure chance that reach verification, per image."""
+
+    least_length: float = 200.0
+    """Trails with one end within the detector are at least this long, with both ends twice that [pixel]."""
+
+    least_crossing: float = 40.0
+    """Trails that cross the detector, or a corner of it, are at least this long [pixel]."""
+
+    least_shining: float = 0.55
+    """Share of a trail's length that must shine."""
+
+    least_rank_excess: float = 4.5
+    """How far the ranks of a trail's blocks among the boxes beside them exceed chance [sigma], or two
+    thirds of what so many blocks can reach."""
+
+    greatest_width: float = 17.0
+    """Full width at half maximum above which it is no trail [pixel]."""
+
+    greatest_bow: float = 0.004
+    """Greatest distance of a trail's middle from its chord, in units of its length: a straight line on the
+    sky is bent by the camera's distortion."""
+
+    thinnest: float = 25.0
+    """Length over width above which a line that fades from its middle may be a meteor, not a galaxy."""
+
+    greatest_number: int = 20
+    """Trails per image after which the search ends."""
+
+    mask_level: float = 0.25
+    """The mask reaches to where the cross-section falls below this [noise of a pixel], at least to a fifth of
+    its peak."""
+
+    expected_threshold: float = 4.0
+    """Least S/N of a trail where a neighbouring detector's leads to expect it."""
+
+    def __post_init__(self) -> None:
+        if self.bin_size < 1:
+            raise ValueError(f"bin_size must be at least 1, got {self.bin_size}")
+        if not 0 < self.false_alarm < 1:
+            raise ValueError(f"false_alarm must be between 0 and 1, got {self.false_alarm}")
+        for name in ("least_length", "least_crossing", "greatest_width", "mask_level"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.least_shining <= 1:
+            raise ValueError(f"least_shining must be in (0, 1], got {self.least_shining}")
+
+
+def find_trails(
+    image: np.ndarray,
+    variance: np.ndarray,
+    unusable: np.ndarray,
+    config: SatelliteTrailsConfig,
+    psf_fwhm: float | None = None,
+    expected: Sequence[tuple[float, float, float, float]] = (),
+) -> list[Trail]:
+    """Find the trails of a detector image.
+
+    Parameters
+    ----------
+    image, variance : ndarray, shape (ny, nx)
+        With or without sky; sources may be in it.
+    unusable : ndarray of bool, shape (ny, nx)
+        Bad, saturated and bled pixels, cosmic rays.
+    config : SatelliteTrailsConfig
+    psf_fwhm : float, optional
+        Lines narrower than a star are no trails; columns are told by their neighbours alone without it [pixel].
+    expected : sequence of (x0, y0, x1, y1)
+        Lines where a trail of another detector goes on (`joined_trails.expected_lines`): tried first, at
+        `expected_threshold` [pixel].
+
+    Returns
+    -------
+    list of Trail
+        The most significant first.
+    """
+    image, variance = (np.ascontiguousarray(a, dtype=np.float32) for a in (image, variance))
+    unusable = np.ascontiguousarray(unusable, dtype=bool)
+    search = _Search(image, variance, unusable, config, psf_fwhm)
+    for ends in expected:
+        search.judge(ends, config.expected_threshold)
+    while len(search.trails) < config.greatest_number and search.round():
+        pass
+    return sorted(search.trails, key=lambda trail: -trail.snr)
+
+
+class _Search:
+    """Binned image, limited and scaled; what was found is taken out of it."""
+
+    def __init__(self, image, variance, unusable, config, psf_fwhm):
+        self.pixels = image, variance, unusable
+        self.config, self.psf_fwhm = config, psf_fwhm
+        self.trails: list[Trail] = []
+        self.rejected: list[str] = []
+        self.values, self.valid = prepared(image, variance, unusable, config)
+        n_lines = 8 * max(self.values.shape) ** 2 * len(LINE_WIDTHS)
+        from scipy.stats import norm
+
+        self.threshold = float(norm.isf(config.false_alarm / n_lines))
+
+    def judge(self, ends, threshold) -> bool:
+        """Verify one line [pixel]; a trail is kept and taken out."""
+        verdict = verify_line(*self.pixels, ends, self.config, self.psf_fwhm, threshold)
+        if verdict.trail is None:
+            self.rejected.append(verdict.reason)
+            return False
+        self._take_out(verdict.trail)
+        self.trails.append(verdict.trail)
+        return True
+
+    def _take_out(self, trail):
+        # the full-resolution pixels too, or its flanks would be found again; the caller's array stays as it is
+        image, variance, unusable = self.pixels
+        if not self.trails:
+            unusable = unusable.copy()
+        paint_line(
+            unusable, trail.x0, trail.y0, trail.x1, trail.y1, trail.bow, trail.half_mask, 2 * trail.width + 4.0
+        )
+        self.pixels = image, variance, unusable
+        b = self.config.bin_size
+        mask = np.zeros(self.values.shape, dtype=bool)
+        scaled = [(v + 0.5) / b - 0.5 for v in (trail.x0, trail.y0, trail.x1, trail.y1)]
+        paint_line(mask, *scaled, trail.bow / b, trail.half_mask / b + 1.0, 2.0)
+        self.values[mask] = 0
+        self.valid[mask] = 0
+
+    def round(self) -> bool:
+        """Search all lines once; whether a trail was found."""
+        lines, widths, models = self._candidates()
+        n_found = len(self.trails)
+        tried = 0
+        while lines.shape[0] and tried < 3 * self.config.greatest_number:
+            snr = _significance(self.values, self.valid, lines, widths, models)
+            keep = snr > self.threshold
+            lines, widths, snr = lines[keep], widths[keep], snr[keep]
+            if not snr.size:
+                break
+            best = int(np.argmax(snr))
+            b = self.config.bin_size
+            ends = tuple((lines[best] + 0.5) * b - 0.5)
+            tried += 1
+            if not self.judge(ends, self.threshold):
+                self._forget(lines[best], int(widths[best]))
+            other = ~_alike(lines, lines[best])
+            lines, widths = lines[other], widths[other]
+        return len(self.trails) > n_found
+
+    def _forget(self, line, width):
+        """Take the brightest parts of a rejected line out, so that its like do not come again."""
+        x0, y0, x1, y1 = line
+        mask = np.zeros(self.values.shape, dtype=bool)
+        paint_line(mask, x0, y0, x1, y1, 0.0, 0.5 * width + 1.0, 0.0)
+        mask &= self.values > 1.0
+        self.values[mask] = 0
+        self.valid[mask] = 0
+
+    def _candidates(self):
+        """Lines above the threshold, shape (n, 4) [binned pixel], their widths, and the noise by width."""
+        models = {w: _noise_of_lines(self.values, self.valid, w) for w in LINE_WIDTHS}
+        unit = packing_unit(max(self.values.shape), LIMIT)
+        packed = self.values + np.float32(unit) * self.valid
+        lines, widths = [], []
+        for steep in (True, False):
+            turned = np.ascontiguousarray(packed if steep else packed.T)
+            for flip in (False, True):
+                part = np.ascontiguousarray(turned[:, ::-1]) if flip else turned
+                for ends, width in self._lines_of(part, unit, models):
+                    x, y = ends[:, 0::2], ends[:, 1::2]
+                    x = part.shape[1] - 1 - x if flip else x
+                    if not steep:
+                        x, y = y, x
+                    lines.append(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1))
+                    widths.append(np.full(x.shape[0], width, np.int64))
+        return np.concatenate(lines), np.concatenate(widths), models
+
+    def _lines_of(self, packed, unit, models):
+        """Ends of the lines with |dx| <= |dy|, dx >= 0, by width."""
+        n, nx = packed.shape
+        found = np.empty((20000, 3), np.int64)
+        for strips, sums in line_sums(packed, max(n // 2, 16)):
+            height = -(-n // strips)
+            for width in LINE_WIDTHS:
+                count = np.arange((height + 1) * width + 1)
+                least = max(self.config.least_crossing / self.config.bin_size, 4) * width * 0.7
+                mean, sigma = models[width].predict(count)
+                limit = np.where(count < least, np.inf, count * mean + self.threshold * sigma)
+                total = lines_above(sums, unit, strips, nx, width, limit.astype(np.float32), TILE, found)
+                row, shift, start = found[:total].T.astype(float)
+                # rows of a strip begin at i n // strips
+                i = -(-found[:total, 0] * strips // n)
+                last = (i + 1) * n // strips - 1.0
+                x0 = start + 0.5 * (width - 1)
+                yield np.stack([x0, row, x0 + shift, last], axis=1), width
+
+
+@dataclass(frozen=True)
+class _LineNoise:
+    """Sums over N pixels scatter about N mean with variance N v1 + N^2 v2."""
+
+    mean: float
+    v1: float
+    v2: float
+
+    def predict(self, count):
+        count = np.maximum(count, 1)
+        return self.mean, np.sqrt(count * self.v1 + count**2 * self.v2)
+
+
+def _significance(values, valid, lines, widths, models):
+    """S/N of the sums along lines as the image is now."""
+    sums, counts = np.empty(widths.size), np.empty(widths.size)
+    excess_between(values, valid, np.ascontiguousarray(lines), widths, sums, counts)
+    snr = np.empty(widths.size)
+    for width, model in models.items():
+        mine = widths == width
+        mean, sigma = model.predict(counts[mine])
+        snr[mine] = (sums[mine] - mean * counts[mine]) / sigma
+    return snr
+
+
+def _alike(lines, line):
+    """Which lines have both ends within `TILE` / 2 of another's line (itself among them), and overlap it."""
+    x0, y0, x1, y1 = line
+    length = math.hypot(x1 - x0, y1 - y0)
+    c, s = (x1 - x0) / length, (y1 - y0) / length
+    near = np.ones(lines.shape[0], dtype=bool)
+    middle = 0.0
+    for x, y in ((lines[:, 0] - x0, lines[:, 1] - y0), (lines[:, 2] - x0, lines[:, 3] - y0)):
+        near &= np.abs(y * c - x * s) <= TILE / 2
+        middle = middle + 0.5 * (x * c + y * s)
+    return near & (middle >= 0) & (middle <= length)
+
+
+def _noise_of_lines(values, valid, width) -> _LineNoise:
+    """Mean and variance of sums from lines and parts of lines that cross the image at random."""
+    ny, nx = values.shape
+    rng = np.random.default_rng(1)
+    x, y = rng.uniform(0, nx, N_TRIAL_LINES), rng.uniform(0, ny, N_TRIAL_LINES)
+    angle = rng.uniform(0, math.pi, N_TRIAL_LINES)
+    half = 0.5 * np.exp(rng.uniform(math.log(10), math.log(1.4 * max(nx, ny, 20)), N_TRIAL_LINES))
+    dx, dy = half * np.cos(angle), half * np.sin(angle)
+    ends = np.stack([x - dx, y - dy, x + dx, y + dy], axis=1)
+    sums, counts = np.empty(N_TRIAL_LINES), np.empty(N_TRIAL_LINES)
+    excess_between(values, valid, ends, np.full(N_TRIAL_LINES, width), sums, counts)
+    enough = (counts > 8 * width) & np.isfinite(sums)
+    if enough.sum() < 100:
+        return _LineNoise(0.0, float(width), 0.0)
+    sums, counts = sums[enough], counts[enough]
+    mean = float(np.median(sums / counts))
+    edges = np.quantile(counts, np.linspace(0, 1, 11))
+    which = np.clip(np.searchsorted(edges, counts, side="right") - 1, 0, 9)
+    variances, middles = [], []
+    for k in range(10):
+        part = which == k
+        if part.sum() > 20:
+            spread = sums[part] - mean * counts[part]
+            # the upper side holds what is sought: the lower one alone tells the scatter of the many
+            variances.append((1.4826 * np.median(np.abs(spread - np.median(spread)))) ** 2)
+            middles.append(np.median(counts[part]))
+    middles, variances = np.array(middles), np.array(variances)
+    design = np.stack([middles, middles**2], axis=1) / variances[:, None]
+    from scipy.optimize import nnls
+
+    v1, v2 = nnls(design, np.ones(variances.size))[0]
+    return _LineNoise(mean, max(float(v1), 0.3), float(v2))
+
+
+def prepared(image, variance, unusable, config) -> tuple[np.ndarray, np.ndarray]:
+    """Binned image in units of its local scatter, limited, and where it is valid (1.0 or 0.0), float32."""
+    b = config.bin_size
+    shape = -(-image.shape[0] // b), -(-image.shape[1] // b)
+    mean, error = (np.empty(shape, np.float32) for _ in range(2))
+    bin_image(image, variance, unusable, b, mean, error)
+    good = np.isfinite(mean)
+    level, scatter = _local(mean, good)
+    noise = np.sqrt(np.where(good, error, 1.0))
+    # the scatter of a cell may be that of its sources; the pixels' own noise may be larger than that
+    snr = np.where(good, (mean - level) / np.maximum(scatter, noise), 0.0).astype(np.float32)
+    most = np.where(_compact_things(snr), np.float32(COMPACT_LIMIT), np.float32(LIMIT))
+    return np.where(good, np.clip(snr, -LIMIT, most), 0).astype(np.float32), good.astype(np.float32)
+
+
+def _local(mean, good):
+    """Background and scatter of a binned image at its pixels, from clipped medians of cells."""
+    from scipy.ndimage import median_filter
+
+    edges = [block_edges(n, CELL) for n in mean.shape]
+    shape = edges[0].size - 1, edges[1].size - 1
+    cell_mean, middle, width = (np.empty(shape) for _ in range(3))
+    count = np.empty(shape, np.int64)
+    clip_blocks(mean, good, *edges, 3.0, 3, truncation_factors(3.0)[0], cell_mean, middle, width, count)
+    known = count > CELL
+    if not known.any():
+        return np.zeros(mean.shape, np.float32), np.ones(mean.shape, np.float32)
+    maps = []
+    for cells in (middle, width):
+        filled = np.where(known, cells, np.median(cells[known]))
+        # a trail along a row of cells must not become their background
+        smooth = median_filter(filled, size=3, mode="nearest")
+        maps.append((_weights(edges[0]) @ smooth @ _weights(edges[1]).T).astype(np.float32))
+    return maps[0], np.maximum(maps[1], np.float32(1e-30))
+
+
+def _weights(edges):
+    """Linear interpolation from the middles of cells to pixels, shape (n_pixels, n_cells)."""
+    middles = 0.5 * (edges[:-1] + edges[1:] - 1)
+    pixel = np.arange(edges[-1])
+    return np.stack([np.interp(pixel, middles, unit) for unit in np.eye(middles.size)], axis=1)
+
+
+def _compact_things(snr):
+    """Pixels of bright things that are not long and thin, and those around them.
+
+    A trail that is bright enough to be one thing is long and thin; one of dashes or of faint pieces is not, so
+    that these pixels are not left out, only limited more.
+    """
+    from scipy import ndimage
+
+    labels, n = ndimage.label(snr > LIMIT, np.ones((3, 3)))
+    areas = np.bincount(labels.ravel(), minlength=n + 1)
+    compact = np.ones(n + 1, dtype=bool)
+    compact[0] = False
+    for k, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        diagonal = math.hypot(rows.stop - rows.start, columns.stop - columns.start)
+        compact[k] = diagonal < LONG or diagonal**2 < THIN * areas[k]
+    return ndimage.binary_dilation(compact[labels], np.ones((3, 3)))
+
+
+@kernel("void(boolean[:, ::1], float64, float64, float64, float64, float64, float64, float64)")
+def paint_line(mask, x0, y0, x1, y1, bow, half, beyond):
+    """Set the pixels within `half` of a bowed line, and `beyond` its ends."""
+    ny, nx = mask.shape
+    length = math.hypot(x1 - x0, y1 - y0)
+    if length == 0.0:
+        return
+    c, s = (x1 - x0) / length, (y1 - y0) / length
+    steep = abs(s) >= abs(c)
+    reach = half + abs(bow) + 1.0
+    along = s if steep else c
+    first = min(y0, y1) if steep else min(x0, x1)
+    last = max(y0, y1) if steep else max(x0, x1)
+    size, across = (ny, nx) if steep else (nx, ny)
+    span = reach / abs(along)
+    for a in range(max(int(first - beyond - reach), 0), min(int(last + beyond + reach) + 2, size)):
+        if steep:
+            middle = x0 + (a - y0) * c / s
+        else:
+            middle = y0 + (a - x0) * s / c
+        for b in range(max(int(middle - span), 0), min(int(middle + span) + 2, across)):
+            x, y = (b, a) if steep else (a, b)
+            t = (x - x0) * c + (y - y0) * s
+            d = (y - y0) * c - (x - x0) * s
+            u = t / length
+            if -beyond <= t <= length + beyond and abs(d - 4 * bow * u * (1 - u)) <= half:
+                mask[y, x] = True
+
+
+def trail_mask(trails: Sequence[Trail], shape: tuple[int, int], config: SatelliteTrailsConfig) -> np.ndarray:
+    """Pixels of trails, bool of shape (ny, nx): `half_mask` to each side, a little beyond ends in the field."""
+    mask = np.zeros(shape, dtype=bool)
+    for trail in trails:
+        paint_line(
+            mask, trail.x0, trail.y0, trail.x1, trail.y1, trail.bow, trail.half_mask, 2 * trail.width + 4.0
+        )
+    return mask

@@ -1,0 +1,236 @@
+"""Detector image (LDM-151 5.1.1.5-5.1.1.7, 8.1, 8.2): RunISR, artifacts, SubtractSnaps and CombineSnaps.
+
+From the raw snaps of one detector to the image of the visit. A snap that cannot be had costs itself: the visit goes
+on with the other, flagged. In memory are two snaps at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyquilt.algorithms.artifact_detection.cosmic_rays import CosmicRayConfig, find_cosmic_rays
+from skyquilt.algorithms.artifact_detection.satellite_trails import (
+    SatelliteTrailsConfig,
+    Trail,
+    find_trails,
+    trail_mask,
+)
+from skyquilt.algorithms.artifact_detection.snaps import SnapsConfig, combine_snaps, subtract_snaps
+from skyquilt.algorithms.instrument_signature_removal import (
+    InstrumentSignatureRemovalConfig,
+    IsrResult,
+    interpolate_pixels,
+    load_replacements,
+    run_isr,
+)
+from skyquilt.primitives.exposure import Exposure
+from skyquilt.primitives.failure import Outcome, ProcessingFailure, Reason, attempt
+
+if TYPE_CHECKING:
+    from skyquilt.algorithms.instrument_signature_removal import DetectorCalibrations
+    from skyquilt.instrument.raw import RawFrame
+    from skyquilt.pipelines.image_characterization import VisitData
+
+
+@dataclass(frozen=True)
+class DetectorImageConfig:
+    """Artifacts and snaps of a detector."""
+
+    find_cosmic_rays: bool = True
+    """Look for cosmic rays in each snap."""
+    cosmic_rays: CosmicRayConfig = field(default_factory=CosmicRayConfig)
+    """Cosmic rays by morphology."""
+    find_trails: bool = True
+    """Look for satellite trails in each snap."""
+    trails: SatelliteTrailsConfig = field(default_factory=SatelliteTrailsConfig)
+    """Satellite trails."""
+    snaps: SnapsConfig = field(default_factory=SnapsConfig)
+    """Difference and sum of the snaps of a visit."""
+
+
+@dataclass(frozen=True)
+class SignatureRemoval:
+    """RunISR with the survey's options: small and picklable; a user's own steps are loaded where it runs.
+
+    Parameters
+    ----------
+    config : InstrumentSignatureRemovalConfig
+    directory : Path
+        Survey directory, where the files of `config.replace` lie.
+    mode : str
+        `full`, or `fast` for alert production.
+    """
+
+    config: InstrumentSignatureRemovalConfig = field(default_factory=InstrumentSignatureRemovalConfig)
+    directory: Path = Path()
+    mode: str = "full"
+
+    def __call__(self, raw: RawFrame, calibrations: DetectorCalibrations) -> IsrResult:
+        """`run_isr` on one detector of one snap."""
+        own = load_replacements(self.config.replace, self.directory)
+        return run_isr(raw, calibrations, self.config, self.mode, own)
+
+
+@dataclass(frozen=True)
+class SnapImage:
+    """One snap after RunISR, with its artifacts marked.
+
+    Parameters
+    ----------
+    snap : int
+    isr : IsrResult
+        Its exposure has COSMIC_RAY and STREAK set.
+    raw_info : dict
+        first_wcs, mjd and gain of the raw frame.
+    n_cosmic_rays : int
+        Events.
+    trails : tuple of Trail
+    """
+
+    snap: int
+    isr: IsrResult
+    raw_info: dict[str, Any]
+    n_cosmic_rays: int = 0
+    trails: tuple[Trail, ...] = ()
+
+    @property
+    def exposure(self) -> Exposure:
+        """Electrons, mask and variance."""
+        return self.isr.exposure
+
+
+@dataclass(frozen=True)
+class DetectorImage:
+    """The image of a detector in a visit.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        Sum of the snaps [electron].
+    snaps : tuple of SnapImage
+        What is left of each snap but its pixels.
+    flags : tuple of Reason
+        SNAP_MISSING where the visit has fewer snaps than listed, NO_CALIBRATION without bias or flat.
+    detail : str
+        Why a snap is missing.
+    figures : dict
+        Numbers for the manifest.
+    """
+
+    exposure: Exposure
+    snaps: tuple[SnapImage, ...]
+    flags: tuple[Reason, ...]
+    detail: str
+    figures: dict[str, Any]
+
+
+def snap_image(
+    detector: int, snap: int, data: VisitData, removal: SignatureRemoval, config: DetectorImageConfig
+) -> SnapImage:
+    """RunISR (5.1.1.5) on one snap of a detector, then cosmic rays and trails by their shape.
+
+    Raises
+    ------
+    ProcessingFailure
+        Of reading and ISR.
+    """
+    raw = data.read_raw(detector, snap)
+    calibrations = data.read_calibrations(detector)
+    isr = removal(raw, calibrations)
+    info = {
+        "wcs": raw.header_wcs,
+        "mjd": getattr(raw.info, "datetime_mid", None),
+        "uncalibrated": calibrations.bias is None or calibrations.flat is None,
+        "purpose": raw.detector.purpose,
+    }
+    del raw, calibrations
+    exposure = isr.exposure
+    n_events = mark_cosmic_rays(exposure, config) if config.find_cosmic_rays else 0
+    trails = mark_trails(exposure, config) if config.find_trails else []
+    return SnapImage(snap, isr, info, n_events, tuple(trails))
+
+
+def mark_cosmic_rays(exposure: Exposure, config: DetectorImageConfig) -> int:
+    """Set COSMIC_RAY where particles hit (8.2.1); the number of events."""
+    unusable = exposure.mask.any(["BAD", "NO_DATA", "SATURATED"])
+    defects = exposure.mask.any(["BAD", "NO_DATA"]) & ~exposure.mask.any(["SATURATED"])
+    try:
+        found = find_cosmic_rays(
+            exposure.image, unusable, exposure.variance, config.cosmic_rays, defects=defects
+        )
+    except ProcessingFailure:
+        # no sky to compare with: a frame of stars and saturation only
+        return 0
+    exposure.mask.set(["COSMIC_RAY"], found.pixels)
+    return len(found.x)
+
+
+def mark_trails(exposure: Exposure, config: DetectorImageConfig) -> list[Trail]:
+    """Set STREAK where satellites passed (8.2.1)."""
+    unusable = exposure.mask.any(["BAD", "NO_DATA", "SATURATED", "COSMIC_RAY"])
+    trails = find_trails(exposure.image, exposure.variance, unusable, config.trails)
+    if trails:
+        exposure.mask.set(["STREAK"], trail_mask(trails, exposure.shape, config.trails))
+    return trails
+
+
+def detector_image(
+    detector: int, data: VisitData, removal: SignatureRemoval, config: DetectorImageConfig
+) -> DetectorImage:
+    """The image of a detector from its snaps; cosmic rays that are left are interpolated and marked so.
+
+    Raises
+    ------
+    ProcessingFailure
+        Of the first snap, when there is none that can be used.
+    """
+
+    def make(snap: int) -> SnapImage:
+        return snap_image(detector, snap, data, removal, config)
+
+    outcomes = [attempt(make, snap) for snap in data.snaps(detector)]
+    usable = [outcome.value for outcome in outcomes if outcome.ok]
+    if not usable:
+        raise ProcessingFailure(outcomes[0].reason, outcomes[0].detail)
+    flags, detail = _flags(outcomes, usable)
+    if len(usable) == 2:
+        subtract_snaps(usable[0].exposure, usable[1].exposure, config.snaps)
+    exposure = combine_snaps([one.exposure for one in usable], config.snaps)
+    where = exposure.mask.any(["COSMIC_RAY"])
+    if where.any():
+        interpolate_pixels(
+            exposure.image, exposure.mask, exposure.variance, where, removal.config.interpolation
+        )
+    figures = _figures(usable, exposure)
+    kept = tuple(replace(one, isr=replace(one.isr, exposure=exposure)) for one in usable)
+    return DetectorImage(exposure, kept, flags, detail, figures)
+
+
+def _flags(outcomes: list[Outcome], usable: list[SnapImage]) -> tuple[tuple[Reason, ...], str]:
+    flags = [Reason.NO_CALIBRATION] if usable[0].raw_info["uncalibrated"] else []
+    lost = [outcome for outcome in outcomes if not outcome.ok]
+    if lost:
+        flags.append(Reason.SNAP_MISSING)
+    detail = "; ".join(f"snap {outcome.item}: {outcome.reason.value}, {outcome.detail}" for outcome in lost)
+    return tuple(flags), detail
+
+
+def _figures(usable: list[SnapImage], exposure: Exposure) -> dict[str, Any]:
+    first = usable[0].isr
+    return {
+        "n_snaps": len(usable),
+        "snaps": [one.snap for one in usable],
+        "isr_steps": first.steps,
+        "gain": {each.name: each.gain for each in first.amplifiers},
+        "gain_source": {each.name: each.gain_source for each in first.amplifiers},
+        "amplifier_offset": {each.name: each.offset for each in first.amplifiers if np.isfinite(each.offset)},
+        "fringe_scale": first.fringe_scale if first.fringe_applied else 0.0,
+        "cosmic_rays": [one.n_cosmic_rays for one in usable],
+        "trails": [len(one.trails) for one in usable],
+        "fraction_cosmic_ray": float(exposure.mask.any(["COSMIC_RAY"]).mean()),
+        "fraction_streak": float(exposure.mask.any(["STREAK"]).mean()),
+    }
