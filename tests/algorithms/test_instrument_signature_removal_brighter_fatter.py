@@ -6,7 +6,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import signal
 from scipy.special import erf
 
-from skyquilt.algorithms.instrument_signature_removal import brighter_fatter
+from skyquilt.algorithms.instrument_signature_removal import (
+    DetectorCalibrations,
+    InstrumentSignatureRemovalConfig,
+    brighter_fatter,
+    run_isr,
+)
 from skyquilt.algorithms.instrument_signature_removal.brighter_fatter import (
     BrighterFatterConfig,
     convolve_separable,
@@ -16,6 +21,7 @@ from skyquilt.algorithms.instrument_signature_removal.brighter_fatter import (
     kernel_from_covariances,
     separable_factors,
 )
+from skyquilt.primitives.detector_characterization import BrighterFatterKernel
 
 STRENGTH = 2e-7
 """Displacement of a boundary at distance 1 by one electron [pixel]: a_00 is -16 times that."""
@@ -250,3 +256,23 @@ def test_iterations_are_checked():
     """No turn at all is refused."""
     with pytest.raises(ValueError, match="iterations"):
         BrighterFatterConfig(iterations=0)
+
+
+def test_kernels_of_amplifiers_meet_at_their_edges(detector, raw_frame, rng):
+    """With equal kernels `per_amplifier` gives what the mean gives; an amplifier without a kernel takes the mean."""
+    kernel = kernel_from_covariances(exact_covariances(6), 5)
+    names = tuple(detector.amplifier_names)
+    raw = raw_frame(detector, rng.uniform(1000, 50000, (64, 90)), rng)
+    results = []
+    for per_amplifier in (False, True):
+        for second in (kernel, np.full_like(kernel, np.nan)):
+            component = BrighterFatterKernel(names, np.stack([kernel, second]), np.ones(2))
+            config = InstrumentSignatureRemovalConfig(
+                brighter_fatter=BrighterFatterConfig(per_amplifier=per_amplifier)
+            )
+            given = DetectorCalibrations(brighter_fatter=component)
+            results.append(run_isr(raw, given, config).exposure.image)
+    for other in results[1:]:
+        assert_allclose(other, results[0], rtol=1e-5, atol=0.05)
+    plain = run_isr(raw, DetectorCalibrations(), InstrumentSignatureRemovalConfig()).exposure.image
+    assert np.abs(results[0] - plain).max() > 100

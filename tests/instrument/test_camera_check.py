@@ -273,7 +273,7 @@ def test_reference_tables(tmp_path):
     stars = read_reference_stars(tmp_path / "a.csv")
     assert (stars.ra.tolist(), stars.dec.tolist(), stars.mag.tolist()) == ([10.5], [-3.25], [12.0])
     (tmp_path / "b.csv").write_text("x,dec,mag\n1,2,3\n")
-    with pytest.raises(ProcessingFailure, match="no column for ra .*it has x, dec, mag") as caught:
+    with pytest.raises(ProcessingFailure, match=r"no column for ra .*it has x, dec, mag") as caught:
         read_reference_stars(tmp_path / "b.csv")
     assert caught.value.reason is Reason.BAD_HEADER
     with pytest.raises(ProcessingFailure, match="no such file"):

@@ -347,9 +347,9 @@ def test_override_table(make_camera, tmp_path):
 
 
 def test_shipped_definitions_fit_on_a_page(cameras):
-    """The definitions that ship load, and none is longer than a page of 80 lines."""
+    """The definitions that ship load, and none is longer than a page of 90 lines."""
     lengths = [len((DEFINITIONS / f"{name}.yaml").read_text().splitlines()) for name in cameras]
-    assert max(lengths) <= 80
+    assert max(lengths) <= 90
     assert_array_equal(sorted(cameras), ["demo", "hsc", "nickel", "stl1001", "tiny"])
 
 

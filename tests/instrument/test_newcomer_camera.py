@@ -107,9 +107,9 @@ def test_yaml_merge_keys(newcomer):
 def test_values_of_amplifiers_in_a_table(newcomer, tmp_path):
     """A cell of the table of detectors may hold a value for each amplifier."""
     (tmp_path / "d.csv").write_text(
-        "id,name,centre_x_mm,centre_y_mm,gain,extensions,defects\n1,a,0,0,1.5 1.6,1 2,\n2,b,9,0,1.7,3 4,'[1:2,3:4]'\n".replace(
-            "'[1:2,3:4]'", '"[1:2,3:4]"'
-        )
+        "id,name,centre_x_mm,centre_y_mm,gain,extensions,defects\n"
+        "1,a,0,0,1.5 1.6,1 2,\n"
+        '2,b,9,0,1.7,3 4,"[1:2,3:4]"\n'
     )
     start, end = newcomer.DEFINITION.index("detectors:\n"), newcomer.DEFINITION.index("files:")
     text = newcomer.DEFINITION[:start] + "detectors: d.csv\n" + newcomer.DEFINITION[end:]

@@ -22,12 +22,8 @@ from skyquilt.pipelines.bootstrap_im_char import (
     bootstrap_im_char,
     process_detector,
 )
-from skyquilt.pipelines.calibration_products import (
-    CombineBiasConfig,
-    CombineFlatConfig,
-    combine_bias,
-    combine_flat,
-)
+from skyquilt.pipelines.calibration_products.combine_bias import CombineBiasConfig, combine_bias
+from skyquilt.pipelines.calibration_products.combine_flat import CombineFlatConfig, combine_flat
 from skyquilt.pipelines.detector_image import SignatureRemoval
 from skyquilt.pipelines.image_characterization import Visit
 from skyquilt.primitives.data_units import SOURCE_ID
@@ -329,7 +325,7 @@ def test_an_empty_sky_is_complete_and_flagged():
     """A frame without sources gives no rows, a NO_SOURCES flag, and its exposure."""
 
     class Empty(SimulatedVisit):
-        def read_raw(self, detector):
+        def read_raw(self, detector, snap):
             raw = raw_of(detector)
             rng = np.random.default_rng(3)
             raw.amplifiers["A"][...] = 900 + rng.normal(0, 3, raw.amplifiers["A"].shape)

@@ -117,7 +117,7 @@ def test_coefficients_and_errors():
     for seed in range(3):
         rng = np.random.default_rng(seed)
         detector, leaks = make_detector(), random_leaks(rng)
-        found, figures = measure([sky_frame(detector, leaks, rng) for _ in range(12)])
+        found, figures = measure([sky_frame(detector, leaks, rng, bright=14) for _ in range(12)])
         assert found.amplifiers == ("A0", "A1", "A2", "A3")
         assert_array_equal(np.diag(found.errors), 0)
         differences.append((found.coefficients - leaks)[off])
@@ -207,7 +207,7 @@ def test_too_few():
 
 
 def test_memory_is_bounded():
-    """With room for few blocks the brightest stay, and the coefficients are still right within larger errors."""
+    """With room for few blocks the brightest stay, and the coefficients are still right."""
     rng = np.random.default_rng(11)
     leaks = random_leaks(rng, 2)
     frames = [sky_frame(make_detector(2), leaks, rng, bright=6) for _ in range(8)]
@@ -216,7 +216,8 @@ def test_memory_is_bounded():
     assert figures["blocks"] == 0.25e6 // (5 * 2 * 32 * 32) < everything["blocks"]
     off = ~np.eye(2, dtype=bool)
     assert (np.abs(found.coefficients - leaks)[off] < 4 * found.errors[off]).all()
-    assert (full.errors[off] < found.errors[off]).all()
+    # the brightest fifth holds most of what there is to know
+    assert (found.errors[off] < 2 * full.errors[off]).all()
 
 
 def test_options_are_checked():

@@ -15,6 +15,7 @@ from skyquilt.algorithms.instrument_signature_removal import (
 )
 from skyquilt.instrument.camera import Amplifier, Detector
 from skyquilt.pipelines.calibration_products.covariance_fit import (
+    area_changes_of_others,
     covariance_model,
     fit_covariances,
     folded,
@@ -180,6 +181,28 @@ def test_gain_errors_are_the_scatter():
         pulls.append((fit.gain - gain) / fit.gain_error)
     assert_allclose(np.std(pulls), 1.0, atol=4 / np.sqrt(160))
     assert abs(np.mean(pulls)) < 4 / np.sqrt(80)
+
+
+def test_what_other_amplifiers_say():
+    """Others predict a_ij with honest errors, also when amplifiers differ; a fit that is told so has a better gain."""
+    rng = np.random.default_rng(9)
+    levels, gain, noise, n = np.linspace(800.0, 50000.0, 8), 1.5, 12.0, 100 * 100
+    pulls, errors_of_gain = [], []
+    for scatter in [0.0] * 8 + [1e-7] * 8:
+        fits, data = [], []
+        for _ in range(6):
+            a = np.array([[-1.5e-6 + scatter * rng.normal(), 2e-7], [2e-7, 5e-8]])
+            truth = covariance_model(levels * gain, a) / gain**2
+            truth[:, 0, 0] += noise
+            errors = truth[:, :1, :1] * np.sqrt([[2 / n, 1 / n], [1 / n, 0.5 / n]])
+            data.append((levels, truth + errors * rng.normal(size=truth.shape), errors, noise, 0.1))
+            fits.append(fit_covariances(*data[-1]))
+        for own, prior in zip(data, area_changes_of_others(fits)):
+            again = fit_covariances(*own, prior=prior)
+            pulls.append((again.gain - gain) / again.gain_error)
+            errors_of_gain.append(again.gain_error / fits[0].gain_error)
+    assert_allclose(np.std(pulls), 1.0, atol=4 / np.sqrt(2 * len(pulls)))
+    assert np.mean(errors_of_gain[:48]) < 0.75
 
 
 @pytest.mark.parametrize("seed", [10, 11, 12])

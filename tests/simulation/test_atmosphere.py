@@ -124,7 +124,12 @@ def test_displacements_have_the_scatter_asked_for():
     # 40 fields of some hundred patches each
     assert_allclose(shifts.std(axis=(0, 2)), 1.0, atol=0.08)
     waves, h = Waves.draw(rng, (1.5, 15.0)), 1e-4
-    curl = waves.shift(x + h, y)[1] - waves.shift(x - h, y)[1] - waves.shift(x, y + h)[0] + waves.shift(x, y - h)[0]
+    curl = (
+        waves.shift(x + h, y)[1]
+        - waves.shift(x - h, y)[1]
+        - waves.shift(x, y + h)[0]
+        + waves.shift(x, y - h)[0]
+    )
     assert np.abs(curl / (2 * h)).max() < 1e-6
     values = np.array([Waves.draw(rng, (8.0, 60.0)).value(x, y) for _ in range(200)])
     assert_allclose(values.std(), 1.0, atol=0.1)

@@ -110,8 +110,6 @@ def test_templates_name_their_cameras_site(name):
     content = yaml.safe_load((root / f"{name}.yaml").read_text())
     place = load_camera(content["survey"]["camera"]).observatory
     options = content["simulation"]
-    config = SimulationConfig(
-        **{key: value for key, value in options.items() if key.startswith("site_")}
-    )
+    config = SimulationConfig(**{key: value for key, value in options.items() if key.startswith("site_")})
     said = (config.site_longitude, config.site_latitude, config.site_elevation)
     assert said == (place.longitude, place.latitude, place.elevation)

@@ -172,7 +172,9 @@ def test_the_converters_end_counts_as_saturation(camera):
 
 def test_gain_and_read_noise_come_back_from_flats_and_biases(camera):
     """The photon transfer of flat and bias pairs gives the true gain and read noise within four sigma."""
-    config = NONE(photon_noise=True, gain_scatter=0.05, read_noise_scatter=0.05, bias_drift=1.0, bias_structure=3.0)
+    config = NONE(
+        photon_noise=True, gain_scatter=0.05, read_noise_scatter=0.05, bias_drift=1.0, bias_structure=3.0
+    )
     truth = true_one(camera, config)
     level = np.full(truth.response.shape, 30000.0)
     flats = [read_out(truth, collect(truth, level, 5.0, visit).charge, visit) for visit in (1, 2)]
@@ -421,6 +423,7 @@ def test_effects_switch_one_by_one(camera):
 
 def test_frames_depend_on_their_own_numbers(camera):
     """A frame is the same again, and differs from that of another visit, snap or seed."""
+
     def frame(visit, snap, seed):
         truth = true_one(camera, DetectorEffectsConfig(cosmic_rays=50.0), seed=seed)
         charge = collect(truth, 500 * truth.response, 30.0, visit, snap).charge

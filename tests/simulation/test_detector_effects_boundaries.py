@@ -194,7 +194,9 @@ def test_star_pixels_have_the_variance_of_their_mean(camera):
     truth = bright_detector(camera)
     light = star(60000.0, truth.response.shape) + np.float32(500)
     dark = np.zeros_like(light)
-    frames = np.array([gathered(truth, np.random.default_rng(k), light, dark) for k in range(300)], dtype=float)
+    frames = np.array(
+        [gathered(truth, np.random.default_rng(k), light, dark) for k in range(300)], dtype=float
+    )
     sky = np.s_[:, 60:120, 80:150]
     n = frames[sky].size
     # variance and mean of an empty sky: a00 times 500 e is 1e-3
@@ -219,6 +221,4 @@ def test_rings_displace_and_keep_light(camera, rng):
     assert_allclose(flat[1:-1, 1:-1], 1 + divergence, atol=1e-6)
     assert flat[1:-1, 1:-1].std() > 5e-4
     again = displaced.py_func(light[:6, :7].copy(), along_x[:6, :7].copy(), along_y[:6, :7].copy())
-    assert_array_equal(
-        again, displaced(light[:6, :7].copy(), along_x[:6, :7].copy(), along_y[:6, :7].copy())
-    )
+    assert_array_equal(again, displaced(light[:6, :7].copy(), along_x[:6, :7].copy(), along_y[:6, :7].copy()))

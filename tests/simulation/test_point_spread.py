@@ -90,7 +90,18 @@ def test_samples_are_the_pixels_of_an_image():
     assert_allclose(values, image[4:9, 4:9], rtol=1e-12)
     table = kolmogorov_table()
     compiled, plain = np.zeros(3), np.zeros(3)
-    args = (np.array([0.0, 1.2, -3.0]), np.array([0.3, 0.0, 2.0]), table, table, NODES, WEIGHTS, 2.0, 0.3, 0.02, 0.25)
+    args = (
+        np.array([0.0, 1.2, -3.0]),
+        np.array([0.3, 0.0, 2.0]),
+        table,
+        table,
+        NODES,
+        WEIGHTS,
+        2.0,
+        0.3,
+        0.02,
+        0.25,
+    )
     sample_component(compiled, *args)
     sample_component.py_func(plain, *args)
     assert_allclose(compiled, plain, rtol=1e-12)

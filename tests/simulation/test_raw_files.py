@@ -31,7 +31,9 @@ def tiny():
 
 
 def visit_of(kind="science", band="r", **values):
-    return Visit(260101007, kind, band, BEGIN, 30.0, ra=150.0, dec=2.0, header_ra=150.0, header_dec=2.0, **values)
+    return Visit(
+        260101007, kind, band, BEGIN, 30.0, ra=150.0, dec=2.0, header_ra=150.0, header_dec=2.0, **values
+    )
 
 
 def sections_of(detector):
@@ -88,7 +90,9 @@ def test_files_carry_no_clock(tmp_path, tiny):
     """Raw headers have no DATE of writing, and pixels are unsigned 16-bit integers."""
     detector = tiny.detectors[0]
     path = tmp_path / "frame.fits"
-    write_raw(path, primary_header(tiny, camera_optics(tiny), detector, visit_of()), detector, sections_of(detector))
+    write_raw(
+        path, primary_header(tiny, camera_optics(tiny), detector, visit_of()), detector, sections_of(detector)
+    )
     with fits.open(path) as file:
         assert "DATE" not in file[0].header
         assert [hdu.name for hdu in file[1:]] == ["A1", "A2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 
@@ -15,7 +16,9 @@ from skyquilt.simulation import SimulationConfig
 from skyquilt.simulation.schedule import night_begin, observing_site, science_visit, science_visits
 from skyquilt.simulation.solar_system import airmass_of
 
-PAIRS = SimulationConfig(n_visits=12, visits_per_night=4, nights=(0, 2, 5), n_snaps=2, start_date="2027-05-01")
+PAIRS = SimulationConfig(
+    n_visits=12, visits_per_night=4, nights=(0, 2, 5), n_snaps=2, start_date="2027-05-01"
+)
 
 
 def test_visits_do_not_know_their_number():
@@ -55,9 +58,11 @@ def offline():
     """Astropy without downloads of the Earth's rotation."""
     from astropy.utils import iers
 
-    with iers.conf.set_temp("auto_download", False), iers.conf.set_temp("auto_max_age", None):
-        with iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
-            yield
+    settings = {"auto_download": False, "auto_max_age": None, "iers_degraded_accuracy": "ignore"}
+    with contextlib.ExitStack() as stack:
+        for name, value in settings.items():
+            stack.enter_context(iers.conf.set_temp(name, value))
+        yield
 
 
 @pytest.mark.usefixtures("offline")

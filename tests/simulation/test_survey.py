@@ -20,7 +20,14 @@ from skyquilt.simulation import SimulationConfig, simulate_survey
 from skyquilt.simulation.calibration_frames import CalibrationFramesConfig
 from skyquilt.simulation.detector_effects import DetectorEffectsConfig
 from skyquilt.simulation.satellite_trails import SatelliteTrailsConfig
-from skyquilt.simulation.survey import detector_truth
+from skyquilt.simulation.schedule import science_visits
+from skyquilt.simulation.survey import (
+    detector_truth,
+    field_sky,
+    night_lines,
+    with_fringes,
+    write_science_frame,
+)
 from skyquilt.simulation.truth_tables import TRUTH_SCHEMAS
 
 # clean enough for centroids, with some of everything that leaves a truth
@@ -36,7 +43,13 @@ CONFIG = SimulationConfig(
     trails=SatelliteTrailsConfig(per_visit=3.0),
 )
 N_CALIBRATION = 6
-BIAS_ALONE = dataclasses.replace(CONFIG, n_visits=0, calibration_frames=CalibrationFramesConfig(n_bias=1, n_flat=0))
+BIAS_ALONE = dataclasses.replace(
+    CONFIG,
+    n_visits=0,
+    star_density=3.0,
+    galaxy_density=3.0,
+    calibration_frames=CalibrationFramesConfig(n_bias=1, n_flat=0),
+)
 
 
 def files_of(directory):
@@ -272,7 +285,10 @@ def test_a_visit_alone_is_a_visit_among_others(survey, tiny, tmp_path, sources):
 
 def test_the_map_does_not_matter(tiny, tmp_path):
     """A map that works backwards, on pickled functions, gives the same bytes of every file."""
-    one = dataclasses.replace(CONFIG, n_visits=1, star_density=5.0, galaxy_density=3.0)
+    frames = CalibrationFramesConfig(n_bias=0, n_dark=1, n_flat=0, n_fringe=1)
+    one = dataclasses.replace(
+        CONFIG, n_visits=1, star_density=5.0, galaxy_density=3.0, calibration_frames=frames
+    )
 
     def backwards(function, items):
         function = pickle.loads(pickle.dumps(function))
@@ -351,3 +367,38 @@ def test_reference_is_a_table_of_its_own(survey):
         assert {units[n] for n in ("pmra", "pmdec_error")} == {"mas/yr"}
         assert np.all(file[1].data["ref_epoch"] == 2016.0)
         assert len(file[1].data) > 50
+
+
+def test_streaks_are_in_the_light_of_the_frame(survey, tiny, tmp_path):
+    """Where a trail or ghost is said to be, the expected image has its electrons more than without trails."""
+    events = pd.read_parquet(survey / "truth" / "event_truth.parquet")
+    pixels = pd.read_parquet(survey / "truth" / "pixel_truth.parquet")
+    visit, number = events.loc[events["kind"] == "streak", ["visit", "detector"]].iloc[0]
+    plain = dataclasses.replace(CONFIG, trails=SatelliteTrailsConfig(per_visit=0.0))
+    for name in ("raw", "truth/expected"):
+        (tmp_path / name).mkdir(parents=True)
+    unit = next(v for v in science_visits(plain) if v.visit == visit), int(number)
+    write_science_frame(plain, tiny, field_sky(plain, tiny), tmp_path, unit)
+    name = f"truth/expected/{visit}_0_{number}.fits"
+    with_trail, without = (fits.getdata(d / name, "EXPECTED").astype(float) for d in (survey, tmp_path))
+    streak = pixels[
+        (pixels["visit"] == visit) & (pixels["detector"] == number) & (pixels["kind"] == "streak")
+    ]
+    said = np.zeros(without.shape)
+    np.add.at(said, (streak["y"], streak["x"]), streak["electrons"])
+    more = (with_trail - without)[said > 0]
+    # boundaries displaced by the rings of the crystal move 0.3 % of the light to other pixels
+    assert_allclose(more.sum() / said.sum(), 1, atol=0.01)
+    assert_allclose(more, said[said > 0], rtol=0.05, atol=0.01 * said.max())
+
+
+def test_fringes_follow_the_sky_and_the_night(tiny):
+    """Fringes are the sky times the detector's pattern, higher or lower by visits as told."""
+    truth = detector_truth(CONFIG, tiny, tiny.detector(0))
+    sky = np.full(truth.response.shape, 900.0)
+    assert_allclose(with_fringes(truth, "i", 1.2, sky), 900 * (1 + 1.2 * truth.fringe("i")), rtol=1e-6)
+    assert_array_equal(with_fringes(truth, "r", 1.2, sky), sky)
+    visit = science_visits(CONFIG)[0]
+    scales = [night_lines(CONFIG, dataclasses.replace(visit, visit=k)) for k in range(300)]
+    assert_allclose(np.mean(scales), 1, atol=4 * 0.2 / np.sqrt(300))
+    assert_allclose(np.std(scales), 0.2, rtol=4 / np.sqrt(600) + 0.02)

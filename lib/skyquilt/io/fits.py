@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,64 @@ def read_pixels(path: str | Path, box: Box | None = None, verify: bool = False) 
         verify_checksums(path)
     with fits.open(path) as hdus:
         return _read_planes(path, hdus, box)
+
+
+@dataclass(frozen=True)
+class PixelFile:
+    """The planes of an Exposure file, of which some rows are read at a time: the headers are looked at once.
+
+    Parameters
+    ----------
+    path : Path
+    box : Box
+    unit : str
+    mask_planes : dict
+        Name -> bit.
+    offsets : dict
+        Plane -> byte at which its pixels begin; empty for compressed files, which are read with their headers.
+    """
+
+    path: Path
+    box: Box
+    unit: str
+    mask_planes: Mapping[str, int]
+    offsets: Mapping[str, int]
+
+    @classmethod
+    def open(cls, path: str | Path) -> PixelFile:
+        """Look at the headers; KeyError when a plane is missing."""
+        from astropy.io import fits
+
+        with fits.open(path, memmap=True) as hdus:
+            header = hdus["IMAGE"].header
+            plain = not any(isinstance(hdu, fits.CompImageHDU) for hdu in hdus)
+            planes = ("IMAGE", "MASK", "VARIANCE")
+            offsets = {name: hdus[name].fileinfo()["datLoc"] for name in planes} if plain else {}
+            blank = np.zeros((1, 1), np.int32)
+            mask = Mask.from_cards(blank, hdus["MASK"].header)
+            return cls(Path(path), _read_box(header), header.get("BUNIT", ""), dict(mask.planes), offsets)
+
+    def subimage(self, box: Box) -> Exposure:
+        """Image, mask and variance within a box, read now; as `Exposure.subimage`."""
+        if not self.offsets:
+            return read_pixels(self.path, box)
+        rows, columns = box.slices(self.box)
+        with open(self.path, "rb") as file:
+            image, mask, variance = (self._rows(file, name, rows) for name in ("IMAGE", "MASK", "VARIANCE"))
+        part = slice(None), columns
+        return Exposure(
+            image=image.view(np.float32)[part],
+            mask=Mask(mask[part], dict(self.mask_planes)),
+            variance=variance.view(np.float32)[part],
+            box=box,
+            unit=self.unit,
+        )
+
+    def _rows(self, file: Any, plane: str, rows: slice) -> np.ndarray:
+        nx = self.box.nx
+        file.seek(self.offsets[plane] + 4 * nx * rows.start)
+        stored = np.fromfile(file, ">i4", nx * (rows.stop - rows.start))
+        return stored.astype(np.int32).reshape(-1, nx)
 
 
 def read_mask(path: str | Path) -> Mask:

@@ -48,12 +48,15 @@ class CalibrationInputs:
     isr : InstrumentSignatureRemovalConfig
     survey : Path
         Survey directory, where a user's own steps of signature removal lie.
+    biases : CalibrationFrames
+        Bias frames that read noise is measured in, for photon transfer.
     """
 
     frames: CalibrationFrames
     calibrations: CalibrationSet = field(default_factory=CalibrationSet)
     isr: InstrumentSignatureRemovalConfig = field(default_factory=InstrumentSignatureRemovalConfig)
     survey: Path = Path()
+    biases: CalibrationFrames | None = None
 
     @classmethod
     def of(
@@ -65,21 +68,32 @@ class CalibrationInputs:
             for kind, names in entry["uses"].items()
             if names
         }
-        return cls(CalibrationFrames(camera, tuple(entry["frames"])), CalibrationSet(manifests), isr, survey)
+        frames = CalibrationFrames(camera, tuple(entry["frames"]))
+        biases = CalibrationFrames(camera, tuple(entry.get("bias_frames", ())))
+        return cls(frames, CalibrationSet(manifests), isr, survey, biases)
 
     def paths(self) -> dict[str, list[Path]]:
         """Raw files and manifests, by role."""
-        raws = sorted({Path(frame["path"]) for frame in self.frames.frames})
+        biases = self.biases.frames if self.biases else ()
+        raws = sorted({Path(frame["path"]) for frame in (*self.frames.frames, *biases)})
         return {"raw": raws} | {kind: list(paths) for kind, paths in self.calibrations.manifests.items()}
 
     def reader(self, detector: int) -> tuple[Callable[[int], RawFrame], int]:
         """`read(i)` of a detector's frames, and their number."""
-        paths = self.frames.of(detector)
+        return _reader(self.frames, detector)
 
-        def read(i: int) -> RawFrame:
-            return read_raw(paths[i], self.frames.camera, detector)
+    def bias_reader(self, detector: int) -> tuple[Callable[[int], RawFrame], int] | None:
+        """The same of its bias frames; None where none are given."""
+        return _reader(self.biases, detector) if self.biases and self.biases.frames else None
 
-        return read, len(paths)
+
+def _reader(frames: CalibrationFrames, detector: int) -> tuple[Callable[[int], RawFrame], int]:
+    paths = frames.of(detector)
+
+    def read(i: int) -> RawFrame:
+        return read_raw(paths[i], frames.camera, detector)
+
+    return read, len(paths)
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,10 @@ class MeasureDetector:
         """Component and figures."""
         inputs = self.inputs
         isr = replace(inputs.isr, replace={}, require=())
-        return self.measure(*inputs.reader(detector), inputs.calibrations.of(detector), self.config, isr)
+        biases = inputs.bias_reader(detector) or ()
+        return self.measure(
+            *inputs.reader(detector), inputs.calibrations.of(detector), self.config, isr, *biases
+        )
 
 
 @dataclass(frozen=True)

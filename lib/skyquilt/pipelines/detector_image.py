@@ -6,6 +6,7 @@ on with the other, flagged. In memory are two snaps at a time.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ import numpy as np
 from skyquilt.algorithms.artifact_detection.cosmic_rays import CosmicRayConfig, find_cosmic_rays
 from skyquilt.algorithms.artifact_detection.satellite_trails import (
     SatelliteTrailsConfig,
-    Trail,
     find_trails,
     trail_mask,
 )
@@ -40,14 +40,12 @@ if TYPE_CHECKING:
 class DetectorImageConfig:
     """Artifacts and snaps of a detector."""
 
-    find_cosmic_rays: bool = True
-    """Look for cosmic rays in each snap."""
     cosmic_rays: CosmicRayConfig = field(default_factory=CosmicRayConfig)
     """Cosmic rays by morphology."""
-    find_trails: bool = True
-    """Look for satellite trails in each snap."""
     trails: SatelliteTrailsConfig = field(default_factory=SatelliteTrailsConfig)
     """Satellite trails."""
+    subtract_snaps: bool = True
+    """Compare the two snaps of a visit; otherwise each is looked at alone."""
     snaps: SnapsConfig = field(default_factory=SnapsConfig)
     """Difference and sum of the snaps of a visit."""
 
@@ -86,16 +84,15 @@ class SnapImage:
         Its exposure has COSMIC_RAY and STREAK set.
     raw_info : dict
         first_wcs, mjd and gain of the raw frame.
-    n_cosmic_rays : int
+    n_cosmic_rays, n_trails : int
         Events.
-    trails : tuple of Trail
     """
 
     snap: int
     isr: IsrResult
     raw_info: dict[str, Any]
     n_cosmic_rays: int = 0
-    trails: tuple[Trail, ...] = ()
+    n_trails: int = 0
 
     @property
     def exposure(self) -> Exposure:
@@ -128,10 +125,8 @@ class DetectorImage:
     figures: dict[str, Any]
 
 
-def snap_image(
-    detector: int, snap: int, data: VisitData, removal: SignatureRemoval, config: DetectorImageConfig
-) -> SnapImage:
-    """RunISR (5.1.1.5) on one snap of a detector, then cosmic rays and trails by their shape.
+def snap_image(detector: int, snap: int, data: VisitData, removal: SignatureRemoval) -> SnapImage:
+    """RunISR (5.1.1.5) on one snap of a detector.
 
     Raises
     ------
@@ -147,35 +142,65 @@ def snap_image(
         "uncalibrated": calibrations.bias is None or calibrations.flat is None,
         "purpose": raw.detector.purpose,
     }
-    del raw, calibrations
-    exposure = isr.exposure
-    n_events = mark_cosmic_rays(exposure, config) if config.find_cosmic_rays else 0
-    trails = mark_trails(exposure, config) if config.find_trails else []
-    return SnapImage(snap, isr, info, n_events, tuple(trails))
+    return SnapImage(snap, isr, info)
 
 
-def mark_cosmic_rays(exposure: Exposure, config: DetectorImageConfig) -> int:
-    """Set COSMIC_RAY where particles hit (8.2.1); the number of events."""
-    unusable = exposure.mask.any(["BAD", "NO_DATA", "SATURATED"])
-    defects = exposure.mask.any(["BAD", "NO_DATA"]) & ~exposure.mask.any(["SATURATED"])
+def mark_artifacts(snaps: list[SnapImage], config: DetectorImageConfig) -> list[SnapImage]:
+    """Set COSMIC_RAY and STREAK in the snaps' masks (8.2.1, and SubtractSnaps, 5.1.1.6, where there are two)."""
+    if len(snaps) == 2 and config.subtract_snaps:
+        try:
+            found = subtract_snaps(
+                snaps[0].exposure, snaps[1].exposure, config.snaps, config.cosmic_rays, config.trails
+            )
+        except ProcessingFailure:
+            # nothing that both have: each is looked at alone
+            return [mark_alone(snap, config) for snap in snaps]
+        found.mark([snap.exposure for snap in snaps])
+        counts = zip(snaps, found.n_events, found.n_trails)
+        return [replace(snap, n_cosmic_rays=events, n_trails=trails) for snap, events, trails in counts]
+    return [mark_alone(snap, config) for snap in snaps]
+
+
+def mark_alone(snap: SnapImage, config: DetectorImageConfig) -> SnapImage:
+    """Cosmic rays and trails of one snap by their shape (8.2.1)."""
+    exposure = snap.exposure
+    saturated = exposure.mask.any(["SATURATED"])
+    defects = exposure.mask.any(["BAD", "NO_DATA"]) & ~saturated
+    unusable = defects | saturated
     try:
         found = find_cosmic_rays(
             exposure.image, unusable, exposure.variance, config.cosmic_rays, defects=defects
         )
     except ProcessingFailure:
-        # no sky to compare with: a frame of stars and saturation only
-        return 0
+        # no sky to compare with: stars and saturation only
+        return snap
     exposure.mask.set(["COSMIC_RAY"], found.pixels)
-    return len(found.x)
-
-
-def mark_trails(exposure: Exposure, config: DetectorImageConfig) -> list[Trail]:
-    """Set STREAK where satellites passed (8.2.1)."""
-    unusable = exposure.mask.any(["BAD", "NO_DATA", "SATURATED", "COSMIC_RAY"])
-    trails = find_trails(exposure.image, exposure.variance, unusable, config.trails)
+    trails = find_trails(exposure.image, exposure.variance, unusable | found.pixels, config.trails)
     if trails:
         exposure.mask.set(["STREAK"], trail_mask(trails, exposure.shape, config.trails))
-    return trails
+    return replace(snap, n_cosmic_rays=len(found.x), n_trails=len(trails))
+
+
+def marked_snaps(
+    detector: int, data: VisitData, removal: SignatureRemoval, config: DetectorImageConfig
+) -> tuple[list[SnapImage], list[Outcome]]:
+    """The usable snaps of a detector with their artifacts marked, and what became of the others.
+
+    Raises
+    ------
+    ProcessingFailure
+        Of the first snap, when there is none that can be used.
+    """
+    make = functools.partial(_snap_of, detector=detector, data=data, removal=removal)
+    outcomes = [attempt(make, snap) for snap in data.snaps(detector)]
+    usable = [outcome.value for outcome in outcomes if outcome.ok]
+    if not usable:
+        raise ProcessingFailure(outcomes[0].reason, outcomes[0].detail)
+    return mark_artifacts(usable, config), [outcome for outcome in outcomes if not outcome.ok]
+
+
+def _snap_of(snap: int, detector: int, data: VisitData, removal: SignatureRemoval) -> SnapImage:
+    return snap_image(detector, snap, data, removal)
 
 
 def detector_image(
@@ -188,17 +213,8 @@ def detector_image(
     ProcessingFailure
         Of the first snap, when there is none that can be used.
     """
-
-    def make(snap: int) -> SnapImage:
-        return snap_image(detector, snap, data, removal, config)
-
-    outcomes = [attempt(make, snap) for snap in data.snaps(detector)]
-    usable = [outcome.value for outcome in outcomes if outcome.ok]
-    if not usable:
-        raise ProcessingFailure(outcomes[0].reason, outcomes[0].detail)
-    flags, detail = _flags(outcomes, usable)
-    if len(usable) == 2:
-        subtract_snaps(usable[0].exposure, usable[1].exposure, config.snaps)
+    usable, lost = marked_snaps(detector, data, removal, config)
+    flags, detail = _flags(lost, usable)
     exposure = combine_snaps([one.exposure for one in usable], config.snaps)
     where = exposure.mask.any(["COSMIC_RAY"])
     if where.any():
@@ -210,9 +226,8 @@ def detector_image(
     return DetectorImage(exposure, kept, flags, detail, figures)
 
 
-def _flags(outcomes: list[Outcome], usable: list[SnapImage]) -> tuple[tuple[Reason, ...], str]:
+def _flags(lost: list[Outcome], usable: list[SnapImage]) -> tuple[tuple[Reason, ...], str]:
     flags = [Reason.NO_CALIBRATION] if usable[0].raw_info["uncalibrated"] else []
-    lost = [outcome for outcome in outcomes if not outcome.ok]
     if lost:
         flags.append(Reason.SNAP_MISSING)
     detail = "; ".join(f"snap {outcome.item}: {outcome.reason.value}, {outcome.detail}" for outcome in lost)
@@ -230,7 +245,7 @@ def _figures(usable: list[SnapImage], exposure: Exposure) -> dict[str, Any]:
         "amplifier_offset": {each.name: each.offset for each in first.amplifiers if np.isfinite(each.offset)},
         "fringe_scale": first.fringe_scale if first.fringe_applied else 0.0,
         "cosmic_rays": [one.n_cosmic_rays for one in usable],
-        "trails": [len(one.trails) for one in usable],
+        "trails": [one.n_trails for one in usable],
         "fraction_cosmic_ray": float(exposure.mask.any(["COSMIC_RAY"]).mean()),
         "fraction_streak": float(exposure.mask.any(["STREAK"]).mean()),
     }

@@ -16,11 +16,10 @@ import numpy as np
 from skyquilt.algorithms.instrument_signature_removal.calibrations import DetectorCalibrations
 from skyquilt.instrument.raw import read_raw
 from skyquilt.io.components import read_components
-from skyquilt.io.fits import read_pixels, write_exposure
+from skyquilt.io.fits import PixelFile, write_exposure
 from skyquilt.io.manifests import read_manifest
 from skyquilt.io.products import path
 from skyquilt.primitives.failure import ProcessingFailure, Reason
-from skyquilt.primitives.geometry import Box
 
 if TYPE_CHECKING:
     from skyquilt.instrument.camera import Camera
@@ -122,51 +121,28 @@ def calibration_set(entry: Mapping[str, Any]) -> CalibrationSet:
     )
 
 
-@dataclass(frozen=True)
-class CalibrationFile:
-    """A combined calibration of one detector of which only the part asked for is read: whole, it is as large
-    as the exposure that it serves.
-
-    Parameters
-    ----------
-    path : Path
-    box : Box
-        Of the detector.
-    """
-
-    path: Path
-    box: Box
-
-    @classmethod
-    def open(cls, path: Path) -> CalibrationFile:
-        """The calibration in a file as `combine_bias` and `combine_flat` make it."""
-        from astropy.io import fits
-
-        header = fits.getheader(path, "IMAGE")
-        return cls(path, Box(0, 0, header["NAXIS1"], header["NAXIS2"]))
-
-    def subimage(self, box: Box) -> Exposure:
-        """Image, mask and variance within a box, read now; as `Exposure.subimage`."""
-        return read_pixels(self.path, box)
-
-
 def detector_file(detector: int) -> str:
     """File name of a detector's product within the directory of its visit or calibration."""
     return f"detector_{detector:03d}.fits"
 
 
-def read_calibration(manifest: Path, kind: str, detector: int) -> CalibrationFile | None:
+def read_calibration(manifest: Path, kind: str, detector: int) -> PixelFile | None:
     """A detector's combined calibration, its checksum verified; None when it was not made."""
     content = read_manifest(manifest)
     names = content.members(kind, detector=detector)
-    return CalibrationFile.open(content.open(names[0])) if names else None
+    return PixelFile.open(content.open(names[0])) if names else None
 
 
 def read_characterization(manifest: Path, kind: str, detector: int) -> Any:
     """A detector's component of a kind (crosstalk, linearizer, ptc, bfk, defects); None when it was not made."""
     content = read_manifest(manifest)
     names = content.members(kind)
-    return read_components(content.open(names[0]), [detector]).get(detector) if names else None
+    if not names:
+        return None
+    try:
+        return read_components(content.open(names[0]), [detector])[detector]
+    except KeyError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyquilt.pipelines.detector_image import DetectorImageConfig, SignatureRemoval, SnapImage, snap_image
+from skyquilt.pipelines.detector_image import (
+    DetectorImageConfig,
+    SignatureRemoval,
+    SnapImage,
+    marked_snaps,
+    snap_image,
+)
 from skyquilt.pipelines.visit_files import VisitFiles, read_characterization
 from skyquilt.quality.signature_truth import CalibratedFrame, FrameTruth, frame_tables
 
@@ -56,25 +62,25 @@ class JudgeDetector:
         data = self.visits[visit]
         calibrations = data.read_calibrations(detector)
         found: dict[str, list[pd.DataFrame]] = {}
-        for snap in data.snaps(detector):
-            truth = read_frame_truth(self.truth, visit, snap, detector, self.bands[visit])
-            calibrated = calibrated_frame(
-                snap_image(detector, snap, data, self.removal, self.config), calibrations
-            )
-            tables = frame_tables(calibrated, self._uncorrected(data, detector, snap), truth)
-            for name, columns in tables.items():
-                found.setdefault(name, []).append(_table(columns, (visit, snap, detector)))
+        usable, _ = marked_snaps(detector, data, self.removal, self.config)
+        for one in usable:
+            truth = read_frame_truth(self.truth, visit, one.snap, detector, self.bands[visit])
+            calibrated = calibrated_frame(one, calibrations)
+            uncorrected = self._uncorrected(data, detector, one.snap, calibrations)
+            for name, columns in frame_tables(calibrated, uncorrected, truth).items():
+                found.setdefault(name, []).append(_table(columns, (visit, one.snap, detector)))
         return concatenated(found)
 
-    def _uncorrected(self, data: VisitFiles, detector: int, snap: int) -> CalibratedFrame | None:
+    def _uncorrected(
+        self, data: VisitFiles, detector: int, snap: int, calibrations: DetectorCalibrations
+    ) -> CalibratedFrame | None:
         """The frame without the brighter-fatter correction; None where it was not corrected for."""
-        calibrations = data.read_calibrations(detector)
         config = self.removal.config
         if calibrations.brighter_fatter is None or "brighter_fatter" in config.skip:
             return None
-        without = replace(self.removal, config=replace(config, skip=(*config.skip, "brighter_fatter")))
-        plain = replace(self.config, find_cosmic_rays=False, find_trails=False)
-        return calibrated_frame(snap_image(detector, snap, data, without, plain), calibrations)
+        skip = (*config.skip, "brighter_fatter")
+        without = replace(self.removal, config=replace(config, skip=skip))
+        return calibrated_frame(snap_image(detector, snap, data, without), calibrations)
 
 
 def calibrated_frame(image: SnapImage, calibrations: DetectorCalibrations) -> CalibratedFrame:

@@ -269,11 +269,7 @@ class Atmosphere:
         sine, cosine = np.linalg.norm(axis), float(seen @ target)
         axis = axis / max(sine, 1e-30)
         along = vectors @ axis
-        turned = (
-            vectors * cosine
-            + np.cross(axis, vectors) * sine
-            + axis * (along * (1 - cosine))[..., None]
-        )
+        turned = vectors * cosine + np.cross(axis, vectors) * sine + axis * (along * (1 - cosine))[..., None]
         return position(turned)
 
     def _arcmin(self, ra, dec):
@@ -381,5 +377,3 @@ def towards_zenith(visit: Visit, rotation: float, mirrored: bool) -> tuple[float
     """
     angle = math.radians(visit.parallactic_angle - rotation)
     return (math.sin(angle) if mirrored else -math.sin(angle)), math.cos(angle)
-
-

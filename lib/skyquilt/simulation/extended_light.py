@@ -128,7 +128,9 @@ def stamp_radius(
     reach = max((0.29 * light * fwhm ** (5 / 3) / faintest) ** (3 / 11), 5 * fwhm)
     if disk[0] > 0:
         scale = disk[1] / EXPONENTIAL_HALF_LIGHT
-        reach = max(reach, stretch * scale * math.log(max(disk[0] / (2 * math.pi * scale**2 * faintest), 3.0)))
+        reach = max(
+            reach, stretch * scale * math.log(max(disk[0] / (2 * math.pi * scale**2 * faintest), 3.0))
+        )
     if bulge[0] > 0:
         # intensity at the half-light radius: total light over 22.67 r^2
         logarithm = math.log(max(bulge[0] / (22.67 * bulge[1] ** 2 * faintest), 1e-3))

@@ -28,9 +28,7 @@ def effective_fwhm(profile: LocalProfile) -> float:
     return 2 * math.sqrt(float((low**2).mean()))
 
 
-@kernel(
-    "UniTuple(float64, 3)(const(float64[:, ::1]), float64, float64, float64, float64, float64, int64)"
-)
+@kernel("UniTuple(float64, 3)(const(float64[:, ::1]), float64, float64, float64, float64, float64, int64)")
 def adaptive_moments(image, x, y, step, start, tolerance, most):
     """Second moments (xx, xy, yy) of the Gaussian that fits an image best, centre fixed.
 

@@ -37,6 +37,7 @@ FAINTEST_SOURCE = 1e-3
 ISOLATION_ARCSEC = 3.0
 ISOLATION_FLUX = 0.01
 
+
 @dataclass(frozen=True)
 class SnapLight:
     """Expected electrons of one snap before the detector's response, float64 (ny, nx); not to be written to.
@@ -185,9 +186,7 @@ def draw_scene(config: SimulationConfig, frame: Frame, sky: Sky, detector_truth:
         rows.append(_joined(parts))
     for array in (background, *snaps):
         array.flags.writeable = False
-    truth = _source_truth(
-        frame, imaged, [row for row in rows if row is not None], detector_truth.full_well
-    )
+    truth = _source_truth(frame, imaged, [row for row in rows if row is not None], detector_truth.full_well)
     return Scene(tuple(SnapLight(snap, background) for snap in snaps), truth)
 
 
@@ -321,9 +320,7 @@ def _source_truth(frame, imaged, rows, full_well):
         "flux": imaged.flux[chosen],
         "electrons": imaged.electrons[chosen],
         "snr": numbers[:, 0],
-        "isolated": isolated(
-            imaged.x, imaged.y, imaged.flux, chosen, ISOLATION_ARCSEC / frame.pixel_arcsec
-        ),
+        "isolated": isolated(imaged.x, imaged.y, imaged.flux, chosen, ISOLATION_ARCSEC / frame.pixel_arcsec),
         "peakElectrons": numbers[:, 1],
         "fullWellFraction": numbers[:, 1] / full_well[row, column],
         "effectiveWavelength": imaged.wavelength[chosen],
@@ -364,9 +361,7 @@ def _moving_stamp(frame, imaged, k, snap):
         return star_stamp(frame, profile, float(x[1]), float(y[1]), electrons)
     steps = math.ceil(length / TRAIL_PIXELS)
     along = (np.arange(steps) + 0.5) / steps - 0.5
-    return trail_stamp(
-        frame, profile, x[1] + along * (x[2] - x[0]), y[1] + along * (y[2] - y[0]), electrons
-    )
+    return trail_stamp(frame, profile, x[1] + along * (x[2] - x[0]), y[1] + along * (y[2] - y[0]), electrons)
 
 
 def _inside(detector, x, y):

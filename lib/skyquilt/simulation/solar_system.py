@@ -45,9 +45,7 @@ def moon_position(mjd: float | np.ndarray) -> np.ndarray:
 def direction(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Unit vectors, shape (..., 3), of ICRS positions [deg]."""
     alpha, delta = np.radians(ra), np.radians(dec)
-    return np.stack(
-        [np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=-1
-    )
+    return np.stack([np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=-1)
 
 
 def position(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,9 +81,7 @@ class Site:
         import erfa
 
         mjd = np.asarray(mjd, dtype=float)
-        return erfa.c2t00b(
-            MJD_ZERO, mjd + TT_MINUS_TAI, MJD_ZERO, mjd - TAI_MINUS_UTC / 86400, 0.0, 0.0
-        )
+        return erfa.c2t00b(MJD_ZERO, mjd + TT_MINUS_TAI, MJD_ZERO, mjd - TAI_MINUS_UTC / 86400, 0.0, 0.0)
 
     def altitude(self, mjd: float | np.ndarray, ra: float, dec: float) -> np.ndarray:
         """Altitude of a position without refraction [deg]."""

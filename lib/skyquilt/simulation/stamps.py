@@ -93,9 +93,7 @@ def galaxy_stamp(
     to_pixels = np.linalg.inv(pixel_jacobian(frame.optics, frame.detector, frame.pointing, x, y))
     forms = (
         shear_form(bulge, float(sky.bulge_g1[k]), float(sky.bulge_g2[k]), to_pixels),
-        shear_form(
-            disk / EXPONENTIAL_HALF_LIGHT, float(sky.disk_g1[k]), float(sky.disk_g2[k]), to_pixels
-        ),
+        shear_form(disk / EXPONENTIAL_HALF_LIGHT, float(sky.disk_g1[k]), float(sky.disk_g2[k]), to_pixels),
     )
     galaxy = np.array([*lights, *forms[0], *forms[1]])
     return cut(frame.detector, *galaxy_image(galaxy, profile, x, y, reach))

@@ -31,6 +31,7 @@ from skyquilt.simulation.detector_effects import (
 from skyquilt.simulation.detector_effects.truth_files import write_detector_truth, write_expected
 from skyquilt.simulation.ghosts import ghost_light
 from skyquilt.simulation.optics import camera_optics, focal_from_pixel, pixel_from_sky
+from skyquilt.simulation.point_spread_truth import psf_truth
 from skyquilt.simulation.raw_files import physical_filter, primary_header, raw_name, write_raw
 from skyquilt.simulation.satellite_trails import ArtifactLight, LightEvent, trail_light
 from skyquilt.simulation.scene import Frame, draw_scene, frame_truth, make_frame, visit_truth
@@ -145,9 +146,8 @@ def detector_truth(config: SimulationConfig, camera: Camera, detector: Detector)
     key = (config.seed, config.detector, optics, detector)
     if last.get("key") != key:
         last.clear()
-        y, x = np.mgrid[: detector.ny, : detector.nx]
-        x_mm, y_mm = focal_from_pixel(detector, x, y)
-        u, v = x_mm / optics.radius, y_mm / optics.radius
+        y, x = np.ogrid[: detector.ny, : detector.nx]
+        u, v = (c.astype(np.float32) / optics.radius for c in focal_from_pixel(detector, x, y))
         last["truth"] = true_detector(config.detector, config.seed, detector, u, v)
         last["key"] = key
     return last["truth"]
@@ -163,11 +163,13 @@ def science_frame(config: SimulationConfig, camera: Camera, visit: Visit, detect
 
 @dataclass(frozen=True)
 class FrameTruth:
-    """Truth about one detector of a science visit: columns of SOURCE_TRUTH, a row of VISIT_DETECTOR_TRUTH, events."""
+    """Truth about one detector of a science visit: columns of SOURCE_TRUTH, a row of VISIT_DETECTOR_TRUTH, events,
+    columns of PSF_TRUTH."""
 
     sources: dict[str, np.ndarray]
     row: dict[str, object]
     events: tuple[FrameEvents, ...]
+    psf: dict[str, np.ndarray]
 
 
 def write_science_frame(
@@ -198,7 +200,7 @@ def write_science_frame(
         seen_events = tuple(received_event(truth, event) for event in artifacts.events)
         happened.append((visit.visit, snap, detector_id, seen_events + events))
     row = frame_truth(frame) | {"fringeScale": fringe_scale}
-    return FrameTruth(scene.truth, row, tuple(happened))
+    return FrameTruth(scene.truth, row, tuple(happened), psf_truth(frame))
 
 
 def artifact_light(
@@ -286,9 +288,7 @@ def _expose(
     return collected.events
 
 
-def write_one_detector(
-    config: SimulationConfig, camera: Camera, directory: Path, detector_id: int
-) -> None:
+def write_one_detector(config: SimulationConfig, camera: Camera, directory: Path, detector_id: int) -> None:
     """Write the truth about one detector that all of its exposures share."""
     truth = detector_truth(config, camera, camera.detector(detector_id))
     write_detector_truth(directory, truth, config.distinct_bands)
@@ -297,6 +297,7 @@ def write_one_detector(
 def _truth_tables(config, camera, sky, science, calibration):
     """Columns of the truth tables by name."""
     sources, rows = [frame.sources for frame in science], [frame.row for frame in science]
+    psfs = [frame.psf for frame in science if len(frame.psf["x"])]
     frames = [*calibration, *(snap for frame in science for snap in frame.events)]
     visits = science_visits(config)
     bands = tuple(dict.fromkeys((*REFERENCE_BANDS, *config.distinct_bands)))
@@ -306,6 +307,7 @@ def _truth_tables(config, camera, sky, science, calibration):
     return {
         "source_truth": {k: np.concatenate([s[k] for s in sources]) for k in sources[0]} if sources else {},
         "object_truth": object_truth(sky, bands),
+        "psf_truth": {k: np.concatenate([p[k] for p in psfs]) for k in psfs[0]} if psfs else {},
         "visit_detector_truth": {k: [row[k] for row in rows] for k in rows[0]} if rows else {},
         "visit_truth": visit_truth(config, visits) if visits else {},
         "amplifier_truth": amplifier_columns(amplifiers),
@@ -327,7 +329,9 @@ def _values(outcomes: list[Outcome]) -> list[Any]:
     for outcome in outcomes:
         if not outcome.ok:
             unit = outcome.item
-            name = f"visit {unit[0].visit} detector {unit[1]}" if isinstance(unit, tuple) else f"detector {unit}"
+            name = (
+                f"visit {unit[0].visit} detector {unit[1]}" if isinstance(unit, tuple) else f"detector {unit}"
+            )
             raise ProcessingFailure(outcome.reason, f"{name}: {outcome.detail}")
     return [outcome.value for outcome in outcomes]
 

@@ -14,6 +14,7 @@ from skyquilt.primitives.schemas.truth import (
     EVENT_TRUTH,
     OBJECT_TRUTH,
     PIXEL_TRUTH,
+    PSF_TRUTH,
     SOURCE_TRUTH,
     VISIT_DETECTOR_TRUTH,
     VISIT_TRUTH,
@@ -35,6 +36,7 @@ TRUTH_SCHEMAS = {
         AMPLIFIER_TRUTH,
         EVENT_TRUTH,
         PIXEL_TRUTH,
+        PSF_TRUTH,
     )
 }
 

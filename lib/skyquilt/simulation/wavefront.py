@@ -137,9 +137,7 @@ class Donut:
         return flux * np.maximum(cut, 0.0), first_x, first_y
 
 
-def make_donut(
-    config: WavefrontConfig, detector: Detector, coefficients: np.ndarray, fwhm: float
-) -> Donut:
+def make_donut(config: WavefrontConfig, detector: Detector, coefficients: np.ndarray, fwhm: float) -> Donut:
     """The star image of one sensor.
 
     Parameters

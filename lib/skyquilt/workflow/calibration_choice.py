@@ -280,15 +280,19 @@ def needed_products(groups: Groups, wanted: Mapping[str, Iterable[str]], config:
 def calibration_entry(
     kind: str,
     identity: str,
-    group: Group,
+    groups: Groups,
     uses: Mapping[str, list[str]],
     raws: pd.DataFrame,
     config: IngestConfig,
 ) -> dict[str, Any]:
     """A product's slice of the registry."""
-    columns = ["path", "visit", "snap", "detector", "exposure_time", "mjd_mid", "observation_id"]
-    frames = raws.loc[list(group.frames), columns].to_dict("records")
+    group, biases = groups[kind][identity], groups["bias"]
     days = days_of(kind, config)
+    beside = {}
+    if kind == "ptc":
+        # read noise, for cameras without overscan above all
+        rows = [row for name in uses.get("bias", ()) for row in biases[name].frames]
+        beside["bias_frames"] = _frame_entries(raws, rows)
     return {
         "kind": kind,
         "calibration": identity,
@@ -297,8 +301,15 @@ def calibration_entry(
         "valid_from": group.night - days,
         "valid_to": group.night + days + 1.0,
         "uses": {used: list(names) for used, names in uses.items()},
-        "frames": [{key: _plain(value) for key, value in frame.items()} for frame in frames],
+        "frames": _frame_entries(raws, group.frames),
+        **beside,
     }
+
+
+def _frame_entries(raws: pd.DataFrame, rows: Iterable[int]) -> list[dict[str, Any]]:
+    columns = ["path", "visit", "snap", "detector", "exposure_time", "mjd_mid", "observation_id"]
+    frames = raws.loc[list(rows), columns].to_dict("records")
+    return [{key: _plain(value) for key, value in frame.items()} for frame in frames]
 
 
 def _plain(value: Any) -> Any:

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_making(commands: argparse._SubParsersAction) -> None:
     init = _command(commands, "init", _init, "make a survey directory", survey=False)
     init.add_argument("directory", type=Path, help="where to make it; must not hold a survey yet")
-    init.add_argument("--template", default="blank", help="blank, or a shipped survey: demo, tiny")
+    init.add_argument("--template", default="blank", help="blank, or a shipped survey: demo, tiny, accuracy")
     init.add_argument("--camera", default="", help="name of a shipped camera, or path of its YAML")
     init.add_argument("--raw", nargs="*", default=[], help="directories or patterns of raw frames")
     _command(
@@ -83,6 +83,18 @@ def _add_asking(commands: argparse._SubParsersAction) -> None:
     verify.add_argument("--quick", action="store_true", help="sizes and times only")
     verify.add_argument("--keep", action="store_true", help="only report; set nothing aside")
     _command(commands, "plan", _plan, "what a run would do", cores=True, graph=True)
+    camera = commands.add_parser("camera", help="camera definitions", description="Camera definitions.")
+    of_camera = camera.add_subparsers(dest="camera_command", required=True, metavar="COMMAND")
+    check = _command(
+        of_camera, "check", _check_camera, "compare raw frames with a camera definition", survey=False
+    )
+    check.add_argument("raw", type=Path, nargs="+", help="raw frames: bias, flat, science, in any mixture")
+    check.add_argument(
+        "--camera", default="", help="name of a shipped camera, or path of a YAML; none: a first look"
+    )
+    check.add_argument(
+        "--reference", type=Path, help="table with ra, dec, mag of stars, for orientation and scale"
+    )
     _command(commands, "scorecard", _scorecard, "print the scorecard")
 
 
@@ -209,6 +221,23 @@ def _verify(options: argparse.Namespace) -> int:
     verb = "found" if options.keep else "set aside; the next run makes them again"
     print(f"{count} manifests; " + (f"{len(found)} problems {verb}" if found else "all products are whole"))
     return 1 if found else 0
+
+
+def _check_camera(options: argparse.Namespace) -> int:
+    from skyquilt.instrument import load_camera
+    from skyquilt.instrument.camera_check import check
+    from skyquilt.primitives.failure import ProcessingFailure
+
+    camera = None
+    if options.camera:
+        file = Path(options.camera)
+        camera = load_camera(file if file.is_file() else options.camera)
+    try:
+        report = check(options.raw, camera, options.reference)
+    except ProcessingFailure as failure:
+        raise ConfigurationError(failure.detail or failure.reason.text) from failure
+    print(report.text())
+    return 0 if report.good else 1
 
 
 def _plan(options: argparse.Namespace) -> int:

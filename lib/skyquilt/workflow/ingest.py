@@ -506,7 +506,7 @@ def write_registry(
     needed = needed_products(groups, {kind: set(used[kind]) for kind in KINDS}, inputs.config)
     for kind, products in needed.items():
         for identity, uses in products.items():
-            content = calibration_entry(kind, identity, groups[kind][identity], uses, raws, inputs.config)
+            content = calibration_entry(kind, identity, groups, uses, raws, inputs.config)
             write_if_changed(inputs.root / calibration_slice(kind, identity), content)
     chunks = {}
     for chunk, rows in used.groupby("chunk", sort=True):

@@ -10,7 +10,7 @@ import skyquilt
 from skyquilt.io.atomic import write_bytes
 from skyquilt.workflow.config import SURVEY_FILE, ConfigurationError, suggestion
 
-TEMPLATES = ("blank", "demo", "tiny")
+TEMPLATES = ("blank", "demo", "tiny", "accuracy")
 
 SNAKEFILE = '''"""Plain `snakemake` in this directory does what `skyquilt run` does, once `skyquilt ingest` was run."""
 

@@ -10,11 +10,10 @@ from skyquilt.algorithms.instrument_signature_removal import (
     DetectorCalibrations,
     InstrumentSignatureRemovalConfig,
 )
-from skyquilt.io.fits import write_exposure
+from skyquilt.io.fits import PixelFile, write_exposure
 from skyquilt.pipelines.calibration_products.combine_bias import CombineBiasConfig, combine_bias
 from skyquilt.pipelines.calibration_products.combine_dark import CombineDarkConfig, combine_dark
 from skyquilt.pipelines.calibration_products.combine_flat import CombineFlatConfig, combine_flat
-from skyquilt.pipelines.visit_files import CalibrationFile
 from skyquilt.primitives.detector_characterization import PhotonTransfer
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
@@ -159,7 +158,7 @@ def test_flat_takes_calibrations_from_files(small, rng, tmp_path):
     bias = combine_bias(biases.__getitem__, 3, CombineBiasConfig(), ISR, tmp_path).exposure
     assert list(tmp_path.iterdir()) == []
     write_exposure(tmp_path / "bias.fits", bias)
-    file = CalibrationFile.open(tmp_path / "bias.fits")
+    file = PixelFile.open(tmp_path / "bias.fits")
     box = Box(3, 5, 40, 20)
     assert file.box == bias.box
     assert file.subimage(box).differences(bias.subimage(box)) == []

@@ -141,20 +141,25 @@ def smooth_light(value, side, lowest, flank):
     return max(0.8 * (lowest[3] - flank * max(middle, 0.0)) / (1 - flank), 0.0)
 
 
-@kernel("void(const(float32[:, :]), float64, float64, const(float32[:, ::1]), int64, int64, uint8[:, ::1])")
-def mark_shape(image, sky, least, shape, y, x, hit):
-    """Mark pixels of a shape at (y, x) with a third of its peak that are 2 sigma above the sky."""
+@kernel(
+    "void(const(float32[:, :]), float64, float64, const(float32[:, ::1]), float64, int64, int64, uint8[:, ::1])"
+)
+def mark_shape(image, sky, least, shape, amplitude, y, x, hit):
+    """Mark pixels where a shape at (y, x) with this peak brings 1.7 sigma, and which are 2 sigma above the sky."""
     half = shape.shape[0] // 2
     for j in range(shape.shape[0]):
         for i in range(shape.shape[1]):
+            charge = amplitude * shape[j, i]
+            if not (charge > 0 and charge * charge > 2.9 * least and shape[j, i] > 0.2):
+                continue
             value = image[y - half + j, x - half + i] - sky
-            if shape[j, i] > 0.33 and value > 0 and value * value > 4 * least:
+            if value > 0 and value * value > 4 * least:
                 hit[y - half + j, x - half + i] = 1
 
 
 @kernel(
     f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float32[:, :, ::1]), const(float32[:, :, ::1]),"
-    " float64, float64, float64, float64, float64, uint8[:, ::1], float64[::1], int64[::1])"
+    " float64, float64, float64, float64, float64, uint8[:, ::1], float64[::1], int64[::1], float64[::1])"
 )
 def judge(
     image,
@@ -174,13 +179,15 @@ def judge(
     hit,
     response_at,
     shape_at,
+    amplitude_at,
 ):
     """Try every shape at every place and mark the pixels of the best where it is significant; how many are.
 
     A shape is there when its filter responds above `sharper` sigma, which no scene explains, and the charge in
-    it is above `stronger` sigma, which noise rarely does. Pixels of it with a third of its peak and above
-    2 sigma are marked. Places whose stamp is not all usable are left to `test_pixel`. Where the best response
-    is above `weak` sigma, and the charge as strong, `response_at` has it and `shape_at` the shape (else 0, -1).
+    it is above `stronger` sigma, which noise rarely does; `mark_shape` marks it. Places whose stamp is not all
+    usable are left to `test_pixel`. Where the best response is above `weak` sigma, and the charge as strong,
+    `response_at` has it [sigma], `shape_at` the shape and `amplitude_at` its peak [unit of the image]; else
+    0, -1 and 0.
     """
     rows, columns = image.shape
     half = weights.shape[1] // 2
@@ -192,9 +199,16 @@ def judge(
     value = np.empty(size)
     excess = np.empty(size)
     lowest = np.empty(4)
+    amplitude = 0.0
+    gain = np.empty(n_shapes)
+    for s in range(n_shapes):
+        gain[s] = 0.0
+        for k in range(size):
+            gain[s] += flat_weights[s, k] * flat_shapes[s, k]
     n_marked = 0
     for p in range(places.size):
         response_at[p] = 0.0
+        amplitude_at[p] = 0.0
         shape_at[p] = -1
         y, x = places[p] // columns, places[p] % columns
         if y < half or x < half or y >= rows - half or x >= columns - half:
@@ -249,22 +263,37 @@ def judge(
             if significance > best and charge > stronger * np.sqrt(spread):
                 best = significance
                 chosen = s
+                amplitude = response / gain[s]
         if chosen < 0:
             continue
         response_at[p] = best
+        amplitude_at[p] = amplitude
         shape_at[p] = chosen
         if best > sharper:
             n_marked += 1
-            mark_shape(image, sky + smooth, least, shapes[chosen], y, x, hit)
+            mark_shape(image, sky + smooth, least, shapes[chosen], amplitude, y, x, hit)
     return n_marked
 
 
 @kernel(
     f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), const(int64[::1]),"
-    " const(float32[:, :, ::1]), float64, int64[::1], uint8[:, ::1])"
+    " const(float64[::1]), const(float32[:, :, ::1]), float64, int64[::1], uint8[:, ::1])"
 )
 def link_weak(
-    image, variance, unusable, level, floor, block, places, response, shape, shapes, together, stack, hit
+    image,
+    variance,
+    unusable,
+    level,
+    floor,
+    block,
+    places,
+    response,
+    shape,
+    amplitude,
+    shapes,
+    together,
+    stack,
+    hit,
 ):
     """Mark chains of places, each too weak alone, that are significant together; how many chains.
 
@@ -319,7 +348,8 @@ def link_weak(
             for m in members:
                 y, x = places[m] // columns, places[m] % columns
                 sky = between(level, block, y, x)
-                mark_shape(image, sky, between(floor, block, y, x), shapes[shape[m]], y, x, hit)
+                least = between(floor, block, y, x)
+                mark_shape(image, sky, least, shapes[shape[m]], amplitude[m], y, x, hit)
     return n_chains
 
 
@@ -379,8 +409,8 @@ def test_pixel(image, variance, unusable, sky, least, hit, factors, model_error,
 
 
 @kernel(
-    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), float64, float64, float64, boolean,"
-    " uint8[:, ::1])"
+    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), float64, float64, float64,"
+    " const(boolean[:, :]), uint8[:, ::1])"
 )
 def judge_incomplete(
     image,
@@ -394,27 +424,27 @@ def judge_incomplete(
     sharper,
     stronger,
     model_error,
-    beside,
+    full,
     hit,
 ):
     """Mark places whose stamp (7 x 7) is incomplete by `test_pixel`; how many.
 
-    Places with an unusable pixel next to them are passed over unless `beside`: charge that bled out of a
+    Places next to a pixel that is unusable because it is `full` are passed over: charge that bled out of a
     saturated star is as sharp as a hit.
     """
     rows, columns = image.shape
     n_marked = 0
     for place in places:
         y, x = place // columns, place % columns
-        near = 0
-        far = y < 3 or x < 3 or y >= rows - 3 or x >= columns - 3
+        bled = False
+        incomplete = y < 3 or x < 3 or y >= rows - 3 or x >= columns - 3
         for j in range(max(y - 3, 0), min(y + 4, rows)):
             for i in range(max(x - 3, 0), min(x + 4, columns)):
                 if unusable[j, i]:
-                    far = True
-                    if abs(j - y) <= 1 and abs(i - x) <= 1:
-                        near += 1
-        if not far or (near > 0 and not beside):
+                    incomplete = True
+                    if full[j, i] and abs(j - y) <= 1 and abs(i - x) <= 1:
+                        bled = True
+        if bled or not incomplete:
             continue
         sky = between(level, block, y, x)
         least = between(floor, block, y, x)
@@ -427,13 +457,15 @@ def judge_incomplete(
     return n_marked
 
 
-@kernel(f"int64({_PLANES}, {_SKY}, const(float64[::1]), float64, float64, float64, uint8[:, ::1], int64[::1], int64)")
+@kernel(
+    f"int64({_PLANES}, {_SKY}, const(float64[::1]), float64, float64, float64, uint8[:, ::1], int64[::1], int64)"
+)
 def grow(image, variance, unusable, level, floor, block, factors, near, far, model_error, hit, queue, n):
     """Follow hits into their neighbours, with lower thresholds; the number of hit pixels, all in `queue`.
 
     A neighbour is hit when it exceeds by `near` sigma what its clean neighbours allow (`far` sigma two pixels
-    away, where a track may have a gap), or when six of the eight around it are hit and it is above `near` sigma
-    of the sky.
+    away, where a track may have a gap, and in the light of a source), or when six of the eight around it are hit
+    and it is above `near` sigma of the sky.
     """
     rows, columns = image.shape
     k = 0
@@ -454,7 +486,9 @@ def grow(image, variance, unusable, level, floor, block, factors, near, far, mod
                 excess, noise, own = test_pixel(
                     image, variance, unusable, sky, least, hit, factors, model_error, j, i
                 )
-                marked = excess > threshold * noise
+                # in the light of a source a neighbour has to be as clear as a pixel far away
+                lit = value - excess > 3 * np.sqrt(least)
+                marked = excess > (far if lit else threshold) * noise
                 if not marked and beside:
                     around = 0
                     for jj in range(max(j - 1, 0), min(j + 2, rows)):

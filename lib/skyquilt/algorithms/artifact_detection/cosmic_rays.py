@@ -41,8 +41,8 @@ class CosmicRayConfig:
     """Least charge in the shape of a hit [sigma]."""
     grow: float = 2.2
     """Least excess of a pixel next to a hit [sigma]."""
-    grow_gap: float = 3.3
-    """Least excess of a pixel two pixels from a hit [sigma]."""
+    grow_gap: float = 4.0
+    """Least excess of a pixel two pixels from a hit, and next to it in the light of a source [sigma]."""
     model_error: float = 0.02
     """Error of the light expected in a pixel, as a share of it."""
     width_margin: float = 0.02
@@ -130,8 +130,8 @@ def find_cosmic_rays(
     psf : Psf, optional
         Its narrowest width over the image is used; pixel (0, 0) of the image is that of its frame.
     fwhm : float, optional
-        Width of the sharpest point sources, pixel response included [pixel]; ignored with a `psf`. Without both it is measured
-        (`star_widths.sharpest_profile`).
+        Width of the sharpest point sources, pixel response included [pixel]; ignored with a `psf`. Without both
+        it is measured (`star_widths.sharpest_profile`).
     defects : ndarray of bool, shape (ny, nx), optional
         Unusable pixels that are not saturated. Next to them hits are looked for; next to other unusable pixels
         they are not, for bled charge is as sharp.
@@ -143,7 +143,7 @@ def find_cosmic_rays(
     ValueError
         When shapes differ.
     """
-    if not image.shape == unusable.shape == variance.shape:
+    if not image.shape == unusable.shape == variance.shape == (unusable if defects is None else defects).shape:
         raise ValueError(
             f"image {image.shape}, mask {unusable.shape} and variance {variance.shape} must have one shape"
         )
@@ -155,8 +155,9 @@ def find_cosmic_rays(
     hit = np.zeros(image.shape, np.uint8)
     places = _candidates(planes, sky, min(config.sharper, 3.2), filters.pair_factors)
     _judge(planes, sky, places, filters, config, hit)
-    incomplete = (filters.pair_factors, config.sharper, config.stronger, config.model_error)
-    kernels.judge_incomplete(*planes, *sky, places, *incomplete, False, hit)
+    full = unusable if defects is None else unusable & ~defects
+    limits = (filters.pair_factors, config.sharper, config.stronger, config.model_error)
+    kernels.judge_incomplete(*planes, *sky, places, *limits, full, hit)
     seeds = np.flatnonzero(hit.ravel())
     queue = np.empty(seeds.size + int(config.max_pixels * image.size) + 1, np.int64)
     queue[: seeds.size] = seeds
@@ -231,7 +232,7 @@ def _candidates(planes, sky, threshold: float, factors: np.ndarray) -> np.ndarra
 
 def _judge(planes, sky, places, filters, config, hit) -> None:
     """Mark what single shapes show, and chains of them."""
-    response, shape = np.empty(places.size), np.empty(places.size, np.int64)
+    response, amplitude, shape = (np.empty(places.size, kind) for kind in (float, float, np.int64))
     kernels.judge(
         *planes,
         *sky,
@@ -246,10 +247,11 @@ def _judge(planes, sky, places, filters, config, hit) -> None:
         hit,
         response,
         shape,
+        amplitude,
     )
     some = np.flatnonzero((shape >= 0) & (response <= config.sharper))
     scratch = np.empty(some.size, np.int64)
-    weak = (places[some], response[some], shape[some])
+    weak = (places[some], response[some], shape[some], amplitude[some])
     kernels.link_weak(*planes, *sky, *weak, filters.shapes, config.together, scratch, hit)
 
 

@@ -155,9 +155,10 @@ def packing_unit(n: int, limit: float) -> float:
 
 
 @kernel(
-    "int64(const(float32[:, ::1]), float64, int64, int64, int64, const(float32[::1]), int64, int64[:, ::1])"
+    "int64(const(float32[:, ::1]), float64, int64, int64, int64, const(float32[::1]), int64, int64[:, ::1],"
+    " float64[::1])"
 )
-def lines_above(sums, unit, strips, n_columns, width, limit, tile, found):
+def lines_above(sums, unit, strips, n_columns, width, limit, tile, found, ratios):
     """Lines whose excess over both sides exceeds the limit for their number of pixels, the best of each tile.
 
     The excess is the sum less that of as many pixels at the mean of the brighter side: the `BAND` lines beyond `GAP`
@@ -177,6 +178,8 @@ def lines_above(sums, unit, strips, n_columns, width, limit, tile, found):
         Shifts and starts by tile.
     found : ndarray of int64, shape (m, 3)
         Output: first row of the strip, shift, start of its first column.
+    ratios : ndarray, shape (m,)
+        Output: excess over limit.
 
     Returns
     -------
@@ -239,6 +242,7 @@ def lines_above(sums, unit, strips, n_columns, width, limit, tile, found):
                     found[total, 0] = begin
                     found[total, 1] = shift[t]
                     found[total, 2] = place[t]
+                    ratios[total] = best[t]
                     total += 1
     return total
 

@@ -30,17 +30,22 @@ __all__ = ["SatelliteTrailsConfig", "Trail", "find_trails", "trail_mask"]
 CELL = 24
 """Binned pixels to a side of the cells in which background and scatter are taken."""
 
-LIMIT = 3.0
-"""Binned pixels are limited to this many sigma."""
+LIMIT, GREATEST = 3.0, 15.0
+"""Binned pixels beyond `LIMIT` sigma count by their logarithm, up to `GREATEST`: the middle of a bright trail is
+to stand out of its wings, a star on a line is not to make a trail."""
 
 LINE_WIDTHS = (1, 2, 5)
 """Breadths of the lines that are summed [binned pixel]."""
 
-LONG, THIN = 12.0, 6.0
+LONG, THIN = 12.0, 4.0
 """Bright things with a diagonal at least this long [binned pixel], and its square over their area at least this,
 may be trails; others are limited to `COMPACT_LIMIT`."""
 
 COMPACT_LIMIT = 1.0
+
+BINS = 680
+TRIES = 20
+"""A round ends after so many lines that were no trails: the more significant ones are tried first."""
 
 TILE = 8
 N_TRIAL_LINES = 1200
@@ -50,8 +55,8 @@ N_TRIAL_LINES = 1200
 class SatelliteTrailsConfig:
     """Options of the search for satellite trails."""
 
-    bin_size: int = 4
-    """Pixels to a side of those that are summed first."""
+    bin_size: int = 0
+    """Pixels to a side of those that are summed first; 0 takes a `BINS`th of the longer side, at least 4."""
 
     false_alarm: float = 1e-3
     """Lines of pure chance that reach verification, per image."""
@@ -70,11 +75,15 @@ class SatelliteTrailsConfig:
     thirds of what so many blocks can reach."""
 
     greatest_width: float = 17.0
-    """Full width at half maximum above which it is no trail [pixel]."""
+    """Full width at half maximum above which it is no trail [pixel]; twice that for trails brighter than three
+    times the noise of a pixel, which fringes are not."""
 
     greatest_bow: float = 0.004
     """Greatest distance of a trail's middle from its chord, in units of its length: a straight line on the
     sky is bent by the camera's distortion."""
+
+    least_aspect: float = 15.0
+    """Least length of a trail that ends within the detector, in units of its width."""
 
     thinnest: float = 25.0
     """Length over width above which a line that fades from its middle may be a meteor, not a galaxy."""
@@ -89,9 +98,13 @@ class SatelliteTrailsConfig:
     expected_threshold: float = 4.0
     """Least S/N of a trail where a neighbouring detector's leads to expect it."""
 
+    def bin_of(self, shape: tuple[int, int]) -> int:
+        """Pixels to a side of the bins of an image."""
+        return self.bin_size or max(4, round(max(shape) / BINS))
+
     def __post_init__(self) -> None:
-        if self.bin_size < 1:
-            raise ValueError(f"bin_size must be at least 1, got {self.bin_size}")
+        if self.bin_size < 0:
+            raise ValueError(f"bin_size must not be negative, got {self.bin_size}")
         if not 0 < self.false_alarm < 1:
             raise ValueError(f"false_alarm must be between 0 and 1, got {self.false_alarm}")
         for name in ("least_length", "least_crossing", "greatest_width", "mask_level"):
@@ -147,7 +160,8 @@ class _Search:
         self.config, self.psf_fwhm = config, psf_fwhm
         self.trails: list[Trail] = []
         self.rejected: list[str] = []
-        self.values, self.valid = prepared(image, variance, unusable, config)
+        self.bin = config.bin_of(image.shape)
+        self.values, self.valid = prepared(image, variance, unusable, self.bin)
         n_lines = 8 * max(self.values.shape) ** 2 * len(LINE_WIDTHS)
         from scipy.stats import norm
 
@@ -159,8 +173,9 @@ class _Search:
         if verdict.trail is None:
             self.rejected.append(verdict.reason)
             return False
-        self._take_out(verdict.trail)
-        self.trails.append(verdict.trail)
+        for trail in (verdict.trail, *verdict.companions):
+            self._take_out(trail)
+            self.trails.append(trail)
         return True
 
     def _take_out(self, trail):
@@ -169,10 +184,17 @@ class _Search:
         if not self.trails:
             unusable = unusable.copy()
         paint_line(
-            unusable, trail.x0, trail.y0, trail.x1, trail.y1, trail.bow, trail.half_mask, 2 * trail.width + 4.0
+            unusable,
+            trail.x0,
+            trail.y0,
+            trail.x1,
+            trail.y1,
+            trail.bow,
+            trail.half_mask,
+            2 * trail.width + 4.0,
         )
         self.pixels = image, variance, unusable
-        b = self.config.bin_size
+        b = self.bin
         mask = np.zeros(self.values.shape, dtype=bool)
         scaled = [(v + 0.5) / b - 0.5 for v in (trail.x0, trail.y0, trail.x1, trail.y1)]
         paint_line(mask, *scaled, trail.bow / b, trail.half_mask / b + 1.0, 2.0)
@@ -181,23 +203,26 @@ class _Search:
 
     def round(self) -> bool:
         """Search all lines once; whether a trail was found."""
-        lines, widths, models = self._candidates()
+        lines, widths, ratios, models = self._candidates()
         n_found = len(self.trails)
         tried = 0
-        while lines.shape[0] and tried < 3 * self.config.greatest_number:
-            snr = _significance(self.values, self.valid, lines, widths, models)
-            keep = snr > self.threshold
-            lines, widths, snr = lines[keep], widths[keep], snr[keep]
-            if not snr.size:
+        snr = self.threshold * ratios
+        while tried < TRIES:
+            best = int(np.argmax(snr)) if snr.size else -1
+            if best < 0 or snr[best] <= self.threshold:
                 break
-            best = int(np.argmax(snr))
-            b = self.config.bin_size
-            ends = tuple((lines[best] + 0.5) * b - 0.5)
-            tried += 1
-            if not self.judge(ends, self.threshold):
+            # what was taken out since may have been its light
+            now = _significance(
+                self.values, self.valid, lines[best : best + 1], widths[best : best + 1], models
+            )
+            if now[0] < 0.95 * snr[best]:
+                snr[best] = now[0]
+                continue
+            tried = tried + 1 if len(self.trails) == n_found else 1
+            b = self.bin
+            if not self.judge(tuple((lines[best] + 0.5) * b - 0.5), self.threshold):
                 self._forget(lines[best], int(widths[best]))
-            other = ~_alike(lines, lines[best])
-            lines, widths = lines[other], widths[other]
+            snr[_alike(lines, lines[best])] = -np.inf
         return len(self.trails) > n_found
 
     def _forget(self, line, width):
@@ -210,42 +235,45 @@ class _Search:
         self.valid[mask] = 0
 
     def _candidates(self):
-        """Lines above the threshold, shape (n, 4) [binned pixel], their widths, and the noise by width."""
+        """Lines above the threshold, shape (n, 4) [binned pixel], their widths, excess over it, noise by width."""
         models = {w: _noise_of_lines(self.values, self.valid, w) for w in LINE_WIDTHS}
-        unit = packing_unit(max(self.values.shape), LIMIT)
+        unit = packing_unit(max(self.values.shape), GREATEST)
         packed = self.values + np.float32(unit) * self.valid
-        lines, widths = [], []
+        lines, widths, ratios = [], [], []
         for steep in (True, False):
             turned = np.ascontiguousarray(packed if steep else packed.T)
             for flip in (False, True):
                 part = np.ascontiguousarray(turned[:, ::-1]) if flip else turned
-                for ends, width in self._lines_of(part, unit, models):
+                for ends, width, ratio in self._lines_of(part, unit, models):
                     x, y = ends[:, 0::2], ends[:, 1::2]
                     x = part.shape[1] - 1 - x if flip else x
                     if not steep:
                         x, y = y, x
                     lines.append(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1))
                     widths.append(np.full(x.shape[0], width, np.int64))
-        return np.concatenate(lines), np.concatenate(widths), models
+                    ratios.append(ratio)
+        return np.concatenate(lines), np.concatenate(widths), np.concatenate(ratios), models
 
     def _lines_of(self, packed, unit, models):
         """Ends of the lines with |dx| <= |dy|, dx >= 0, by width."""
         n, nx = packed.shape
-        found = np.empty((20000, 3), np.int64)
+        found, ratios = np.empty((20000, 3), np.int64), np.empty(20000)
         for strips, sums in line_sums(packed, max(n // 2, 16)):
             height = -(-n // strips)
             for width in LINE_WIDTHS:
                 count = np.arange((height + 1) * width + 1)
-                least = max(self.config.least_crossing / self.config.bin_size, 4) * width * 0.7
+                least = max(self.config.least_crossing / self.bin, 4) * width * 0.7
                 mean, sigma = models[width].predict(count)
                 limit = np.where(count < least, np.inf, count * mean + self.threshold * sigma)
-                total = lines_above(sums, unit, strips, nx, width, limit.astype(np.float32), TILE, found)
+                total = lines_above(
+                    sums, unit, strips, nx, width, limit.astype(np.float32), TILE, found, ratios
+                )
                 row, shift, start = found[:total].T.astype(float)
                 # rows of a strip begin at i n // strips
                 i = -(-found[:total, 0] * strips // n)
                 last = (i + 1) * n // strips - 1.0
                 x0 = start + 0.5 * (width - 1)
-                yield np.stack([x0, row, x0 + shift, last], axis=1), width
+                yield np.stack([x0, row, x0 + shift, last], axis=1), width, ratios[:total].copy()
 
 
 @dataclass(frozen=True)
@@ -270,7 +298,7 @@ def _significance(values, valid, lines, widths, models):
         mine = widths == width
         mean, sigma = model.predict(counts[mine])
         snr[mine] = (sums[mine] - mean * counts[mine]) / sigma
-    return snr
+    return np.where(np.isfinite(snr), snr, -np.inf)
 
 
 def _alike(lines, line):
@@ -320,23 +348,24 @@ def _noise_of_lines(values, valid, width) -> _LineNoise:
     return _LineNoise(mean, max(float(v1), 0.3), float(v2))
 
 
-def prepared(image, variance, unusable, config) -> tuple[np.ndarray, np.ndarray]:
+def prepared(image, variance, unusable, b) -> tuple[np.ndarray, np.ndarray]:
     """Binned image in units of its local scatter, limited, and where it is valid (1.0 or 0.0), float32."""
-    b = config.bin_size
     shape = -(-image.shape[0] // b), -(-image.shape[1] // b)
     mean, error = (np.empty(shape, np.float32) for _ in range(2))
     bin_image(image, variance, unusable, b, mean, error)
     good = np.isfinite(mean)
-    level, scatter = _local(mean, good)
-    noise = np.sqrt(np.where(good, error, 1.0))
-    # the scatter of a cell may be that of its sources; the pixels' own noise may be larger than that
-    snr = np.where(good, (mean - level) / np.maximum(scatter, noise), 0.0).astype(np.float32)
-    most = np.where(_compact_things(snr), np.float32(COMPACT_LIMIT), np.float32(LIMIT))
+    snr = np.zeros(shape, np.float32)
+    level, scatter = _cells(mean, good)
+    over_scatter(mean, error, level, scatter, CELL, snr)
+    compact = _compact_things(snr)
+    bright = snr > LIMIT
+    snr[bright] = np.minimum(LIMIT * (1 + np.log(snr[bright] / LIMIT)), GREATEST)
+    most = np.where(compact, np.float32(COMPACT_LIMIT), np.float32(GREATEST))
     return np.where(good, np.clip(snr, -LIMIT, most), 0).astype(np.float32), good.astype(np.float32)
 
 
-def _local(mean, good):
-    """Background and scatter of a binned image at its pixels, from clipped medians of cells."""
+def _cells(mean, good):
+    """Background and scatter of a binned image in cells, from clipped medians, float64 (n_rows, n_columns)."""
     from scipy.ndimage import median_filter
 
     edges = [block_edges(n, CELL) for n in mean.shape]
@@ -346,21 +375,52 @@ def _local(mean, good):
     clip_blocks(mean, good, *edges, 3.0, 3, truncation_factors(3.0)[0], cell_mean, middle, width, count)
     known = count > CELL
     if not known.any():
-        return np.zeros(mean.shape, np.float32), np.ones(mean.shape, np.float32)
-    maps = []
-    for cells in (middle, width):
-        filled = np.where(known, cells, np.median(cells[known]))
-        # a trail along a row of cells must not become their background
-        smooth = median_filter(filled, size=3, mode="nearest")
-        maps.append((_weights(edges[0]) @ smooth @ _weights(edges[1]).T).astype(np.float32))
-    return maps[0], np.maximum(maps[1], np.float32(1e-30))
+        return np.zeros(shape), np.ones(shape)
+    # a trail along a row of cells must not become their background
+    filled = (np.where(known, cells, np.median(cells[known])) for cells in (middle, width))
+    return tuple(median_filter(cells, size=3, mode="nearest") for cells in filled)
 
 
-def _weights(edges):
-    """Linear interpolation from the middles of cells to pixels, shape (n_pixels, n_cells)."""
-    middles = 0.5 * (edges[:-1] + edges[1:] - 1)
-    pixel = np.arange(edges[-1])
-    return np.stack([np.interp(pixel, middles, unit) for unit in np.eye(middles.size)], axis=1)
+@kernel(
+    "void(const(float32[:, ::1]), const(float32[:, ::1]), const(float64[:, ::1]), const(float64[:, ::1]), int64,"
+    " float32[:, ::1])"
+)
+def over_scatter(mean, variance, level, scatter, cell, snr):
+    """(mean - level) / max(scatter, noise), level and scatter linear between the middles of cells; NaN stays 0.
+
+    Parameters
+    ----------
+    mean, variance : ndarray, shape (ny, nx)
+    level, scatter : ndarray, shape (n_rows, n_columns)
+        Of cells of `cell` pixels.
+    snr : ndarray, shape (ny, nx)
+        Output, 0 beforehand.
+    """
+    ny, nx = mean.shape
+    n_rows, n_columns = level.shape
+    for y in range(ny):
+        v = min(max((y + 0.5) / cell - 0.5, 0.0), n_rows - 1.0)
+        j = min(int(v), max(n_rows - 2, 0))
+        q = v - j
+        up = min(j + 1, n_rows - 1)
+        for x in range(nx):
+            if not np.isfinite(mean[y, x]):
+                continue
+            u = min(max((x + 0.5) / cell - 0.5, 0.0), n_columns - 1.0)
+            i = min(int(u), max(n_columns - 2, 0))
+            p = u - i
+            right = min(i + 1, n_columns - 1)
+            background = (1 - q) * ((1 - p) * level[j, i] + p * level[j, right]) + q * (
+                (1 - p) * level[up, i] + p * level[up, right]
+            )
+            width = (1 - q) * ((1 - p) * scatter[j, i] + p * scatter[j, right]) + q * (
+                (1 - p) * scatter[up, i] + p * scatter[up, right]
+            )
+            noise = math.sqrt(variance[y, x])
+            # the scatter of a cell may be that of its sources; the pixels' own noise may be larger than that
+            width = max(width, noise)
+            if width > 0:
+                snr[y, x] = (mean[y, x] - background) / width
 
 
 def _compact_things(snr):
@@ -377,7 +437,13 @@ def _compact_things(snr):
     compact[0] = False
     for k, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         diagonal = math.hypot(rows.stop - rows.start, columns.stop - columns.start)
-        compact[k] = diagonal < LONG or diagonal**2 < THIN * areas[k]
+        edges = (
+            (rows.start == 0)
+            + (rows.stop == snr.shape[0])
+            + (columns.start == 0)
+            + (columns.stop == snr.shape[1])
+        )
+        compact[k] = diagonal < LONG or (edges < 2 and diagonal**2 < THIN * areas[k])
     return ndimage.binary_dilation(compact[labels], np.ones((3, 3)))
 
 

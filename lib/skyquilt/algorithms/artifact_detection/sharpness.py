@@ -128,9 +128,7 @@ def _basic_shapes() -> list[np.ndarray]:
 def _track(x: float, y: float, angle: float, length: float) -> np.ndarray:
     """Charge left evenly along a line through (x, y), diffused."""
     along = ((np.arange(24) + 0.5) / 24 - 0.5) * length
-    return sum(
-        np.outer(_in_pixels(y + t * np.sin(angle)), _in_pixels(x + t * np.cos(angle))) for t in along
-    )
+    return sum(np.outer(_in_pixels(y + t * np.sin(angle)), _in_pixels(x + t * np.cos(angle))) for t in along)
 
 
 def _in_pixels(centre: float) -> np.ndarray:

@@ -167,10 +167,11 @@ def peak_curvatures(image, variance, unusable, level, floor, block, snr, found):
                 distance += 1
             if distance > 4:
                 continue
-            k = 0
             good = True
             error = 0.0
-            for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
+            for k, (dy, dx) in enumerate(
+                ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
+            ):
                 j, i = y + distance * dy, x + distance * dx
                 value = image[j, i] - sky
                 spread = max(np.float64(variance[j, i]), least)
@@ -180,7 +181,6 @@ def peak_curvatures(image, variance, unusable, level, floor, block, snr, found):
                 ring[k] = np.log(value / peak)
                 if k < 4:
                     error += spread / (value * value)
-                k += 1
             if not good:
                 continue
             error += 16 * noise / (peak * peak)

@@ -6,6 +6,7 @@ one block may add, so that a star on the line counts as one block at most. Dista
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -37,13 +38,13 @@ def cut_strip(image, variance, unusable, x0, y0, cosine, sine, block, mean, erro
     block : int
         Points along the line in a block, a pixel apart.
     mean, error : ndarray, shape (n_blocks, 2 r + 1)
-        Output: mean of the points within three sigma of their median, and its variance; NaN with fewer than half
-        of the points.
+        Output: mean of the points within three sigma of the middle one of three parts' means, and its variance;
+        NaN with fewer than half of the points.
     """
     ny, nx = image.shape
     n_blocks, breadth = mean.shape
     reach = breadth // 2
-    values = np.empty(block)
+    values, thirds = np.empty(block), np.empty(3)
     for k in range(n_blocks):
         for j in range(breadth):
             d = j - reach
@@ -64,8 +65,14 @@ def cut_strip(image, variance, unusable, x0, y0, cosine, sine, block, mean, erro
                 error[k, j] = np.nan
                 continue
             noise /= n
-            ordered = np.sort(values[:n])
-            middle = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+            # the middle one of the means of three parts: a star or a hit spoils one of them
+            thirds[:] = 0.0
+            for part in range(3):
+                start, stop = part * n // 3, (part + 1) * n // 3
+                for i in range(start, stop):
+                    thirds[part] += values[i]
+                thirds[part] /= stop - start
+            middle = max(min(thirds[0], thirds[1]), min(max(thirds[0], thirds[1]), thirds[2]))
             limit = 3 * math.sqrt(noise)
             total, kept = 0.0, 0
             for i in range(n):
@@ -76,7 +83,7 @@ def cut_strip(image, variance, unusable, x0, y0, cosine, sine, block, mean, erro
             error[k, j] = noise / max(kept, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Strip:
     """Blocks along a line.
 
@@ -97,6 +104,11 @@ class Strip:
     block: int
     mean: np.ndarray
     error: np.ndarray
+
+    @functools.cached_property
+    def boxes(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """`box_means` for each of `WIDTHS`."""
+        return {width: box_means(self, width) for width in WIDTHS}
 
     def place(self, t: float, d: float) -> tuple[float, float]:
         """Pixel of a place along and across the line."""
@@ -147,15 +159,25 @@ def strip_along(
     cut_strip(image, variance, unusable, x0, y0, math.cos(angle), math.sin(angle), block, mean, error)
     filled = np.isfinite(mean).sum(axis=1) > REACH // 2
     mean[~filled] = np.nan
-    level = np.zeros(n, np.float32)
-    level[filled] = np.nanmedian(mean[filled], axis=1)
+    level = np.where(filled, median_of_known(mean, 1), np.float32(0))
     return Strip(x0, y0, angle, n * block, block, mean - level[:, None], error)
+
+
+def median_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Median of the values that are not NaN along an axis; NaN where there are none."""
+    ordered = np.sort(values, axis=axis)
+    count = np.isfinite(ordered).sum(axis=axis, keepdims=True)
+    pair = [
+        np.take_along_axis(ordered, np.maximum(k, 0), axis)
+        for k in ((count - 1) // 2, np.minimum(count // 2, np.maximum(count - 1, 0)))
+    ]
+    return np.squeeze(0.5 * (pair[0] + pair[1]), axis)
 
 
 def box_means(strip: Strip, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Means over `width` pixels across at each distance, and their noise, shape of `strip.mean`.
 
-    NaN where more than half of the box is. The noise is at least the scatter of the block's boxes.
+    NaN where more than half of the box is.
     """
     good = np.isfinite(strip.mean)
     sums = [_box(np.where(good, a, 0).astype(float), width) for a in (good, strip.mean, strip.error)]
@@ -209,7 +231,7 @@ def fit_line(
     d = grid[:, :1] + (grid[:, 1:2] - grid[:, :1]) * u + 4 * grid[:, 2:] * u * (1 - u)
     column = np.clip(np.rint(d).astype(np.int64) + REACH, 0, 2 * REACH)
     for width in WIDTHS:
-        mean, noise = box_means(strip, width)
+        mean, noise = strip.boxes[width]
         snr = np.where(np.isfinite(mean), mean / noise, 0.0)[blocks]
         limit = 4.0
         if around is not None:
@@ -229,7 +251,7 @@ def fit_line(
 def _grid(around: LineFit | None, greatest_bow: float) -> np.ndarray:
     """Trial lines, shape (m, 3): first, last, bow."""
     if around is None:
-        steps = np.arange(-16.0, 17.0, 2.0)
+        steps = np.arange(-20.0, 21.0, 2.5)
         first, last = np.meshgrid(steps, steps)
         return np.stack([first.ravel(), last.ravel(), np.zeros(first.size)], axis=1)
     steps = np.arange(-2.5, 2.6, 0.5)

@@ -7,6 +7,7 @@ what is beside it, is as broad as the seeing at least, and does not fade from on
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,9 +18,9 @@ from skyquilt.algorithms.artifact_detection.trail_profile import (
     REACH,
     LineFit,
     Strip,
-    box_means,
     fit_line,
     line_in_box,
+    median_of_known,
     strip_along,
 )
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 SIDE = 40
 """The cross-section is looked at to this distance [pixel]."""
+
+STAR = 20.0
+"""A place this much brighter than the line's typical one is a star."""
+
+STANDS_OUT = 4.0
+"""A trail's cross-section is this many times its typical excursion elsewhere."""
 
 EVEN = 0.9
 """Blocks within this of the median, in its logarithm, are as bright as a trail's others."""
@@ -87,6 +94,7 @@ class Verdict:
 
     trail: Trail | None
     reason: str = ""
+    companions: tuple[Trail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,20 +143,23 @@ def verify_line(
     """
     seen = None
     for _ in range(2):
-        line = _follow(image, variance, unusable, ends, config, seen)
+        line = _follow(image, variance, unusable, ends, config, threshold, seen)
         if line is None:
-            return Verdict(None, "no pixels")
+            return Verdict(None, "faint")
         if line.last < line.first:
             return Verdict(None, "nothing there")
-        if _rank_excess(line) < 0.25 * config.least_rank_excess:
+        if _rank_excess(line) < 0.5 * _needed_excess(line, config):
             return Verdict(None, "no better than beside")
         ends, seen = _ends(line), (line.last + 1 - line.first) * line.strip.block
     reason = _objection(line, unusable, config, psf_fwhm, threshold)
-    return Verdict(None, reason) if reason else Verdict(_trail(line, image.shape, config))
+    if reason:
+        return Verdict(None, reason)
+    trail = _trail(line, image.shape, config)
+    return Verdict(trail, companions=_companions(line, trail))
 
 
-def _follow(image, variance, unusable, ends, config, length=None) -> _Line | None:
-    """The strip along a line, the line fitted to the part that was seen, and where it shines."""
+def _follow(image, variance, unusable, ends, config, threshold, length=None) -> _Line | None:
+    """The strip along a line, the line fitted to the part that was seen, and where it shines; None if too faint."""
     x0, y0, x1, y1 = ends
     angle = math.atan2(y1 - y0, x1 - x0)
     strip = strip_along(image, variance, unusable, x0, y0, angle, length)
@@ -162,6 +173,8 @@ def _follow(image, variance, unusable, ends, config, length=None) -> _Line | Non
         int(np.clip(along[0] / strip.block, 0, n - 4)), int(np.clip(math.ceil(along[1] / strip.block), 4, n))
     )
     fit = fit_line(strip, seen)
+    if fit.score < threshold:
+        return None
     fit = fit_line(strip, seen, fit, config.greatest_bow * (seen.stop - seen.start) * strip.block)
     brightness, noise, rank = _along(strip, fit)
     first, last = extent(brightness, noise)
@@ -173,7 +186,7 @@ def _along(strip: Strip, fit: LineFit) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
     The noise is that of the pixels, or the scatter of the boxes beside the line where that is larger (crowds).
     """
-    mean, noise = box_means(strip, fit.width)
+    mean, noise = strip.boxes[fit.width]
     n = mean.shape[0]
     middle = fit.across((np.arange(n) + 0.5) / n)
     j = np.clip(np.rint(middle).astype(int) + REACH, 0, 2 * REACH)
@@ -185,11 +198,11 @@ def _along(strip: Strip, fit: LineFit) -> tuple[np.ndarray, np.ndarray, np.ndarr
     scatter, rank = np.full(n, np.nan), np.full(n, np.nan)
     if known.any():
         part = beside[known]
-        scatter[known] = 1.4826 * np.nanmedian(np.abs(part - np.nanmedian(part, axis=1)[:, None]), axis=1)
+        scatter[known] = 1.4826 * median_of_known(np.abs(part - median_of_known(part, 1)[:, None]), 1)
         # boxes overlap: no more can be said than that so many independent ones are fainter
         independent = np.maximum(count[known] / fit.width, 2)
         rank[known] = np.maximum((part >= own[known, None]).sum(axis=1) / count[known], 1 / (independent + 1))
-        usual = float(np.nanmedian(scatter[known] / formal[known]))
+        usual = float(np.median(scatter[known] / formal[known]))
         scatter[known] = np.maximum(scatter[known], usual * formal[known])
     return np.where(known, own, np.nan), np.where(known, np.fmax(scatter, formal), np.nan), rank
 
@@ -249,8 +262,8 @@ def aligned_profile(line: _Line) -> tuple[np.ndarray, np.ndarray]:
     enough = count >= max(3, 0.3 * values.shape[0])
     if enough.any():
         part = values[:, enough]
-        profile[enough] = np.nanmedian(part, axis=0)
-        spread = 1.4826 * np.nanmedian(np.abs(part - profile[enough]), axis=0)
+        profile[enough] = median_of_known(part, 0)
+        spread = 1.4826 * median_of_known(np.abs(part - profile[enough]), 0)
         error[enough] = 1.2533 * spread / np.sqrt(count[enough])
     return profile, error
 
@@ -302,7 +315,7 @@ def _objection(line, unusable, config, psf_fwhm, threshold) -> str:
     if shining < config.least_shining:
         return f"patchy: {shining:.2f}"
     excess = _rank_excess(line)
-    if excess < config.least_rank_excess and excess < 0.67 * _greatest_excess(line.fit.width, n):
+    if excess < _needed_excess(line, config):
         return f"no better than beside: {excess:.1f}"
     return _shape_objection(line, unusable, config, psf_fwhm, start + end)
 
@@ -316,10 +329,11 @@ def _rank_excess(line) -> float:
     return float((-2 * np.log(rank).sum() - 2 * rank.size) / math.sqrt(4 * rank.size))
 
 
-def _greatest_excess(width, n):
-    """The rank statistic of a line that beats all boxes beside it."""
-    independent = max((2 * REACH + 1 - 2 * width - 6) / width, 2)
-    return (2 * math.log(independent + 1) - 2) * math.sqrt(n) / 2
+def _needed_excess(line, config) -> float:
+    """Least rank excess: of few blocks and broad boxes a share of what a line reaches that beats all beside it."""
+    n = int(np.isfinite(line.rank[line.inside]).sum())
+    independent = max((2 * REACH + 1 - 2 * line.fit.width - 6) / line.fit.width, 2)
+    return min(config.least_rank_excess, 0.55 * (2 * math.log(independent + 1) - 2) * math.sqrt(n) / 2)
 
 
 def _shape_objection(line, unusable, config, psf_fwhm, n_open) -> str:
@@ -327,28 +341,48 @@ def _shape_objection(line, unusable, config, psf_fwhm, n_open) -> str:
     width, first, last = cross_section(profile)
     bright = line.brightness[line.inside]
     bright = bright[np.isfinite(bright)]
-    if not 0 < width <= config.greatest_width:
+    peak = float(np.nanmean(profile[first : last + 1])) if first <= last else 0.0
+    bright_enough = peak > 3 * _pixel_noise(line)
+    if not 0 < width <= config.greatest_width * (2 if bright_enough else 1):
         return f"broad: {width:.1f}"
     least = 1.2 if psf_fwhm is None else 0.7 * psf_fwhm
     if width < least:
         return f"narrower than a star: {width:.1f}"
-    peak = float(np.nanmean(profile[first : last + 1]))
     for side in (profile[max(first - 12, 0) : max(first - 2, 0)], profile[last + 3 : last + 13]):
         known = side[np.isfinite(side)]
         if known.size < 4:
             return "nothing to compare with on one side"
         if peak - float(np.percentile(known, 30)) < 0.6 * peak:
             return "a step"
+    if not _stands_out(profile, first, last):
+        return "one of many"
     even = np.abs(np.log(np.maximum(bright, 1e-30) / np.median(bright))) < EVEN
     if float(even.mean()) < config.least_shining:
         return f"uneven: {even.mean():.2f}"
     if _troughs(profile, first, last) < -0.35 * peak:
         return "a wave"
+    if n_open and (line.last + 1 - line.first) * line.strip.block < config.least_aspect * width:
+        return "short for its width"
     if _fades(line, 0.6 if n_open else 0.5, config.thinnest * width):
         return "fades outwards"
     if _along_axis(line) and width < max(3.5, 0.9 * (psf_fwhm or 0)) and _blocked(line, unusable) > 0.01:
         return "column or row of saturated or bad pixels"
     return ""
+
+
+def _stands_out(profile, first, last) -> bool:
+    """Whether the trail's level is far above those of equal boxes beside it."""
+    width = last + 1 - first
+    filled = np.nan_to_num(profile, nan=0.0)
+    boxes = np.convolve(filled, np.full(width, 1 / width), mode="valid")
+    start = np.arange(boxes.size)
+    beside = boxes[(start > last + 2) | (start + width < first - 1)]
+    return beside.size < width or boxes[first] > STANDS_OUT * 1.4826 * float(np.median(np.abs(beside)))
+
+
+def _pixel_noise(line) -> float:
+    """Typical noise of a pixel of the strip."""
+    return math.sqrt(line.strip.block * float(np.nanmedian(line.strip.error)))
 
 
 def _troughs(profile, first, last) -> float:
@@ -369,23 +403,25 @@ def _fades(line, share, long) -> bool:
     n = known.size
     smooth = np.convolve(brightness[known], np.ones(3) / 3, mode="same")
     top, half = int(np.argmax(smooth)), max(round(0.15 * n), 1)
+    place = line.first + int(known[top])
+    near = line.strip.mean[max(place - 2, 0) : place + 3, REACH - 10 : REACH + 11]
+    star = not np.isfinite(near).all() or smooth[top] > STAR * np.median(smooth)
     ratios = []
     for side in (known[: max(top - half, 0)][::-1], known[top + half + 1 :]):
-        if side.size >= 2:
-            near, far = brightness[side[: side.size // 2]], brightness[side[side.size // 2 :]]
-            ratios.append(float(np.median(far)) / max(float(np.median(near)), 1e-30))
-    if not ratios or max(ratios) > share:
+        if side.size >= max(2, 0.2 * n if star else 0):
+            inner, outer = brightness[side[: side.size // 2]], brightness[side[side.size // 2 :]]
+            ratios.append(float(np.median(outer)) / max(float(np.median(inner)), 1e-30))
+    # a spike has a star in its middle; its fainter side may have a neighbour's light
+    if not ratios or (min(ratios) if star else max(ratios)) > share:
         return False
     if n * line.strip.block < long:
         return True
-    place = line.first + int(known[top])
-    near = line.strip.mean[max(place - 2, 0) : place + 3, REACH - 10 : REACH + 11]
-    return bool(place < 3 or place > line.brightness.size - 4 or not np.isfinite(near).all())
+    return bool(star or place < 3 or place > line.brightness.size - 4)
 
 
 def _along_axis(line) -> bool:
     x0, y0, x1, y1 = _ends(line)
-    return min(abs(x1 - x0), abs(y1 - y0)) < 1.5
+    return min(abs(x1 - x0), abs(y1 - y0)) < max(1.5, 1e-3 * math.hypot(x1 - x0, y1 - y0))
 
 
 def _blocked(line, unusable) -> float:
@@ -393,9 +429,9 @@ def _blocked(line, unusable) -> float:
     x0, y0, x1, y1 = _ends(line)
     if abs(x1 - x0) < abs(y1 - y0):
         middle = round(0.5 * (x0 + x1))
-        return float(unusable[:, max(middle - 2, 0) : middle + 3].mean())
+        return float(unusable[:, max(middle - 3, 0) : middle + 4].mean())
     middle = round(0.5 * (y0 + y1))
-    return float(unusable[max(middle - 2, 0) : middle + 3].mean())
+    return float(unusable[max(middle - 3, 0) : middle + 4].mean())
 
 
 def _is_open(line, shape) -> tuple[bool, bool]:
@@ -418,7 +454,7 @@ def _trail(line, shape, config) -> Trail:
     chosen = slice(first, last + 1)
     brightness = float(np.nanmean(profile[chosen]))
     sigma = math.sqrt(float(np.nansum(error[chosen] ** 2))) / max(int(np.isfinite(profile[chosen]).sum()), 1)
-    noise = math.sqrt(line.strip.block * float(np.nanmedian(line.strip.error)))
+    noise = _pixel_noise(line)
     half = max(SIDE - first, last - SIDE) + 1.0
     filled = np.nan_to_num(profile, nan=0.0)
     for step in (-1, 1):
@@ -427,6 +463,50 @@ def _trail(line, shape, config) -> Trail:
             j += step
         half = max(half, float(abs(j - SIDE)))
     return _with_ends(line, shape, width, half, brightness, sigma)
+
+
+def _companions(line, trail) -> tuple[Trail, ...]:
+    """Lines parallel to a trail and nearly as bright, an aeroplane's other lights: they would fail alone, dashed
+    and beside another. One at most on each side."""
+    profile, error = aligned_profile(line)
+    filled = np.nan_to_num(profile, nan=0.0)
+    peak = float(filled[SIDE - 4 : SIDE + 5].max())
+    smooth = np.convolve(filled, np.full(3, 1 / 3), mode="same")
+    found = []
+    half = math.ceil(trail.half_mask)
+    # the mask's direction, not the strip's: ends may have been exchanged
+    turn = math.copysign(1.0, math.cos(trail.angle - line.strip.angle))
+    for place in (np.arange(2, SIDE - half), np.arange(SIDE + half + 1, 2 * SIDE - 1)):
+        if not place.size:
+            continue
+        j = int(place[np.argmax(smooth[place])])
+        if not smooth[j] > max(0.3 * peak, 6 * float(np.nanmax(error[j - 1 : j + 2], initial=0.0))):
+            continue
+        reach = 1.0
+        for step in (-1, 1):
+            k = j
+            while 0 < k < 2 * SIDE and abs(k - SIDE) >= half and filled[k] > 0.15 * smooth[j]:
+                k += step
+            reach = max(reach, float(abs(k - j)))
+        d = turn * (j - SIDE)
+        dx, dy = -math.sin(trail.angle) * d, math.cos(trail.angle) * d
+        brightness = float(smooth[j - 1 : j + 2].mean())
+        sigma = float(np.nanmean(error[j - 1 : j + 2])) / math.sqrt(3)
+        found.append(
+            dataclasses.replace(
+                trail,
+                offset=trail.offset + d,
+                half_mask=reach + 1.0,
+                surface_brightness=brightness,
+                surface_brightness_error=sigma,
+                snr=brightness / sigma if sigma > 0 else math.inf,
+                x0=trail.x0 + dx,
+                y0=trail.y0 + dy,
+                x1=trail.x1 + dx,
+                y1=trail.y1 + dy,
+            )
+        )
+    return tuple(found)
 
 
 def _with_ends(line, shape, width, half, brightness, sigma) -> Trail:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PIXEL_KINDS = ("bias", "dark", "flat", "fringe")
 """Calibrations that have a value for each pixel."""
-ROWS = 128
+ROWS = 256
 """Rows of a pixel calibration that are in memory at a time."""
 EMPTY = np.empty((0, 0), dtype=np.float32)
 """Stands for an image that is not there."""

@@ -6,7 +6,7 @@ to its own full well, which differs from pixel to pixel and may lie below the co
 
 1. `assemble_section` marks pixels by level (cores);
 2. `find_plateaus` finds columns filled to a lower level than known: runs of nearly equal high values, longer than
-   they are wide;
+   they are wide; where several agree, their level is the amplifier's full well;
 3. `mark_bleeds` follows the column from every marked pixel while values stay above a share of the saturation level
    of the amplifier they are in, over small gaps;
 4. where a trail ends at the detector's first or last row, charge spreads along the rows there: what is
@@ -26,6 +26,10 @@ from skyquilt.primitives.compiled import kernel
 if TYPE_CHECKING:
     from skyquilt.instrument.camera import Detector
     from skyquilt.primitives.mask import Mask
+
+
+_WIDEST = 40
+"""Width above which a run along columns is no trail [pixel]."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,10 @@ def mark_bleeds(image, mask, boxes, levels, fraction, max_gap, saturated_bits):
 def find_plateaus(image, mask, lowest, length, saturated_bits):
     """Mark runs along columns at nearly one high level that are longer than wide; returns how many pixels.
 
-    A run has neighbours within a tenth of each other and all within a quarter of its first pixel. In its middle row values
-    fall below 0.7 of it on both sides within half its length together: so neither flats nor extended objects are marked.
+    A run has neighbours within a tenth of each other and all within a quarter of its first pixel. In its middle
+    row values fall below 0.7 of it on both sides, for three pixels at least, and it is no wider than half its length
+    and `_WIDEST`: so neither flats (also between dead columns, or in narrow amplifiers) nor extended objects are
+    marked.
 
     Parameters
     ----------
@@ -161,14 +167,22 @@ def find_plateaus(image, mask, lowest, length, saturated_bits):
             if j - begin[i] >= length:
                 middle = (begin[i] + j) // 2
                 limit = np.float32(0.7) * image[middle, i]
-                allowed = (j - begin[i]) // 2
-                left = 1
-                while left <= allowed and i - left >= 0 and image[middle, i - left] >= limit:
-                    left += 1
-                right = 1
-                while right <= allowed and i + right < nx and image[middle, i + right] >= limit:
-                    right += 1
-                if left + right - 1 <= allowed:
+                allowed = min((j - begin[i]) // 2, _WIDEST)
+                width = 1
+                for step in (-1, 1):
+                    below = 0
+                    at = i + step
+                    while 0 <= at < nx and below < 3 and width <= allowed:
+                        if image[middle, at] >= limit:
+                            width += below + 1
+                            below = 0
+                        else:
+                            below += 1
+                        at += step
+                    if below < 3:
+                        # the edge says nothing of what is beyond
+                        width = allowed + 1
+                if width <= allowed:
                     for y in range(begin[i], j):
                         mask[y, i] |= saturated_bits
                     marked += j - begin[i]
@@ -220,16 +234,14 @@ def mark_trails(
     levels = np.where(np.isfinite(levels), levels, np.inf)
     found = n_saturated
     if config.plateau_length:
-        for amplifier, level in zip(detector.amplifiers, levels):
-            if np.isfinite(level):
+        levels = levels.copy()
+        for number, amplifier in enumerate(detector.amplifiers):
+            if np.isfinite(levels[number]):
                 part = amplifier.data.slices()
-                found += find_plateaus(
-                    image[part],
-                    mask.array[part],
-                    float(config.plateau_level * level),
-                    config.plateau_length,
-                    bits,
+                marked, levels[number] = _mark_plateaus(
+                    image[part], mask.array[part], float(levels[number]), bits, config
                 )
+                found += marked
     if not found:
         return
     boxes = np.array([(a.data.x0, a.data.y0, a.data.x1, a.data.y1) for a in detector.amplifiers], np.int64)
@@ -238,6 +250,27 @@ def mark_trails(
         _mark_edges(image, mask, config.edge_rows, bits)
     if config.grow:
         grow_bits(mask.array, bits, config.grow)
+
+
+def _mark_plateaus(
+    image: np.ndarray, mask: np.ndarray, level: float, bits: int, config: SaturationConfig
+) -> tuple[int, float]:
+    """Mark plateaus of an amplifier; how many pixels, and its saturation level [ADU above bias] as they show it.
+
+    Where enough of them agree, pixels above the level of nearly all of them are saturated too: cores too small to
+    make a plateau.
+    """
+    runs = np.zeros(mask.shape, np.int32)
+    marked = find_plateaus(image, runs, config.plateau_level * level, config.plateau_length, 1)
+    if not marked:
+        return 0, level
+    where = runs != 0
+    lowest, highest = np.quantile(image[where], (0.05, 0.95))
+    if marked >= 3 * config.plateau_length and where.any(axis=0).sum() >= 3 and highest < 1.4 * lowest:
+        level = min(level, float(lowest))
+        where |= image >= level
+    mask[where] |= np.int32(bits)
+    return int(where.sum()), level
 
 
 def _mark_edges(image: np.ndarray, mask: Mask, rows: int, bits: int) -> None:

@@ -7,6 +7,7 @@ al. 2006; Guyonnet et al. 2015).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,7 +159,7 @@ def _gain(
     for kind, source in (("flat", "flats"), ("science", "the sky of science frames")):
         chosen = [p for p in lit if p.file.frame_type == kind]
         made = []
-        for one, other in zip(chosen, chosen[1:], strict=False):
+        for one, other in itertools.pairwise(chosen):
             if one.file.physical_filter != other.file.physical_filter:
                 continue
             levels = [_level_of_bias(p, amplifier, biases) for p in (one, other)]

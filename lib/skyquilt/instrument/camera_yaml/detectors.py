@@ -42,7 +42,10 @@ def read_detectors(root: Node, tables: Tables) -> tuple[Detector, ...]:
 
 
 def _table_rows(node: Node, tables: Tables) -> list[Node]:
-    """Detectors from a CSV whose columns are the keys, with centre_x_mm and centre_y_mm; values of amplifiers between blanks."""
+    """Detectors from a CSV whose columns are the keys, with centre_x_mm and centre_y_mm.
+
+    Where each amplifier has a value of its own, a cell holds them with blanks between.
+    """
     rows = []
     for line in tables.lines(node):
         data = {key: _cell(key, cell) for key, cell in line.data.items() if cell}

@@ -1,8 +1,8 @@
 """Calibration Products Production (LDM-151 4.1.2.1): what the combinations of calibration frames share.
 
-Frames wait in a file (`frame_stack`) and are combined in blocks of rows: the stack in memory is frames x rows x nx x 5 bytes, at most
-`max_memory` of the configuration, plus the result (12 bytes per pixel). Before, one raw frame and its assembled
-image and mask are in memory.
+Frames wait in a file (`frame_stack`) and are combined in blocks of rows: the stack in memory is frames x rows x nx
+x 5 bytes, at most `max_memory` of the configuration, plus the result (12 bytes per pixel). Before, one raw frame
+and its assembled image and mask are in memory.
 
 Outliers are found against the noise that each frame is expected to have (read noise measured in its overscan,
 photon noise of the median), not against the scatter of a few values, so that one cosmic ray among three

@@ -12,6 +12,7 @@ of which C_ij = mu (delta + a_ij mu + 2/3 (a*a)_ij mu^2 + ...) is the series.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,7 @@ def fit_covariances(
     noise_error: float,
     noise_factor: np.ndarray | None = None,
     gain: float | None = None,
+    prior: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> CovarianceFit:
     """Gain, noise and a_ij of one amplifier from all its covariances at once, by least squares.
 
@@ -99,6 +101,8 @@ def fit_covariances(
         Share of the read noise in each variance, 1 by default.
     gain : float, optional
         Held at this value [electron / ADU] when given.
+    prior : (ndarray, ndarray), optional
+        What is known of a_ij from elsewhere, and its errors, shape (lags, lags) [1 / electron].
     """
     from scipy.optimize import least_squares
 
@@ -122,13 +126,18 @@ def fit_covariances(
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
         own = ((covariances - model(parameters)) / errors).ravel()
-        prior = (parameters[1] * unit - noise) / noise_error if math.isfinite(noise) else 0.0
+        known = (parameters[1] * unit - noise) / noise_error if math.isfinite(noise) else 0.0
         held = parameters[0] - 1 if gain else 0.0
-        return np.concatenate([own, [prior, held]])
+        electrons = top * (gain or first / parameters[0])
+        elsewhere = (
+            [] if prior is None else (parameters[2:] / electrons - prior[0].ravel()) / prior[1].ravel()
+        )
+        return np.concatenate([own, [known, held], elsewhere])
 
     found = least_squares(residuals, begin, method="trf", x_scale="jac")
     covariance = _covariance(found.jac)
-    chi_square = 2 * found.cost / max(covariances.size - begin.size + math.isfinite(noise), 1)
+    n_known = math.isfinite(noise) + (0 if prior is None else lags * lags)
+    chi_square = 2 * found.cost / max(covariances.size - begin.size + n_known, 1)
     value, sigma = found.x, np.sqrt(np.diag(covariance))
     best = gain if gain else first / value[0]
     per_electron = 1 / (best * top)
@@ -142,6 +151,25 @@ def fit_covariances(
         float(chi_square),
         model(value),
     )
+
+
+def area_changes_of_others(fits: Sequence[CovarianceFit]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each of several amplifiers: a_ij that the others predict, and its error [1 / electron].
+
+    How far amplifiers differ beyond their errors is part of the error (DerSimonian and Laird 1986).
+    """
+    a, variance = np.array([fit.a for fit in fits]), np.array([fit.a_error for fit in fits]) ** 2
+    weights = 1 / variance
+    total = weights.sum(axis=0)
+    excess = (weights * (a - (weights * a).sum(axis=0) / total) ** 2).sum(axis=0) - (len(fits) - 1)
+    scatter = np.maximum(excess, 0.0) / (total - (weights**2).sum(axis=0) / total)
+    result = []
+    for k in range(len(fits)):
+        others = np.arange(len(fits)) != k
+        weights = 1 / (variance[others] + scatter)
+        total = weights.sum(axis=0)
+        result.append(((weights * a[others]).sum(axis=0) / total, np.sqrt(1 / total + scatter)))
+    return result
 
 
 def _straight_line(levels: np.ndarray, variances: np.ndarray, errors: np.ndarray) -> tuple[float, float]:

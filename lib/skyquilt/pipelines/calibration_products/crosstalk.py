@@ -5,9 +5,9 @@ others that read at the same moment are looked at: their values about their own 
 those of all bright amplifiers at once. Stored values are used, above overscan, before crosstalk and linearity
 are corrected (Freyhammer et al. 2001).
 
-The places are blocks of the common read-out. Within a block the background is a plane, and sources of the victim's
-own and its defects are masked. What remains of faint ones is noise that is alike in a place, so errors come
-from the scatter of places (a jackknife over them), not of pixels.
+The places are blocks of the common read-out. Within a block the background is a surface of second degree, and
+sources of the victim's own and its defects are masked. What remains of faint ones is noise that is alike in a
+place, so errors come from the scatter of places (a jackknife over them), not of pixels.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MeasureCrosstalkConfig:
     bright: float = 5000.0
     """A source counts from this level on [ADU above its background]."""
     block: int = 32
-    """Side of the blocks in which the victim's background is a plane [pixel]."""
+    """Side of the blocks in which the victim's background is a surface of second degree [pixel]."""
     detection: float = 4.0
     """What stands out of the victim by more, in the mean of 3 x 3 pixels, is a source of its own [sigma]."""
     grow: int = 3
@@ -256,7 +256,9 @@ def _far_enough(table: np.ndarray, shape: tuple[int, int], config: MeasureCrosst
     y = table[:, 1, None] + table[:, 3, None] * (rows[None, :] - table[:, 6, None])
     x = table[:, 0, None] + table[:, 2, None] * (columns[None, :] - table[:, 7, None])
     dy, dx = y[:, None, :] - y[None, :, :], x[:, None, :] - x[None, :, :]
-    return np.hypot(dy[:, :, :, None], dx[:, :, None, :]) >= config.min_distance
+    far = np.hypot(dy[:, :, :, None], dx[:, :, None, :]) >= config.min_distance
+    far[np.arange(len(table)), np.arange(len(table))] = True
+    return far
 
 
 def _figures(

@@ -97,11 +97,11 @@ def fit_victim(places: Places, victim: int, row: np.ndarray, config: MeasureCros
     if not enough.any():
         return VictimFit(np.zeros(n), np.full(n, np.nan), np.zeros(n, np.int64))
     shining, groups = shining[enough], groups[enough]
-    own, values, free = _above_planes(own[enough], values[enough], free[enough])
+    own, values, free = _above_background(own[enough], values[enough], free[enough])
     residual = own - np.einsum("s,bsji->bji", row, values)
     width = MAD_TO_SIGMA * _masked_medians(np.abs(residual), free)
     free &= np.abs(residual) <= 5 * width[:, None, None]
-    own, values, free = _above_planes(own, values, free)
+    own, values, free = _above_background(own, values, free)
     weights = np.where(width > 0, 1 / np.maximum(width, 1e-9) ** 2, 0.0)
     flat = values.reshape(*values.shape[:2], -1)
     matrices = np.einsum("b,bsp,btp->bst", weights, flat, flat, optimize=True)
@@ -135,16 +135,16 @@ def _masked_medians(values: np.ndarray, free: np.ndarray) -> np.ndarray:
     return result
 
 
-def _above_planes(
+def _above_background(
     own: np.ndarray, values: np.ndarray, free: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Victim and sources with the plane of the free pixels of each block taken out; 0 where not free.
+    """Victim and sources with a surface of second degree in the free pixels of each block taken out; 0 elsewhere.
 
     Taking it out of both sides is the same as fitting it together with the coefficients (Frisch and Waugh 1933).
     """
     side = own.shape[1]
-    along = np.linspace(-1, 1, side)
-    basis = np.stack([np.ones((side, side)), *np.meshgrid(along, along)]).reshape(3, -1)
+    x, y = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)
     where = free.reshape(len(free), -1).astype(np.float64)
     gram = np.einsum("ap,bp,cp->bac", basis, where, basis, optimize=True)
     # a block without free pixels must not stop the others

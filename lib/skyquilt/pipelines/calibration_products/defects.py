@@ -4,8 +4,9 @@ Works with what there is. A pixel is hot when its dark charge stands out from it
 error and its shot noise in an exposure of `exposure_time` is more than `hot_noise` of the read noise; pixels that
 differ from dark to dark (SUSPECT) need the significance alone. Dead and low-response pixels fall below shares of their
 row's median, or of the median of their neighbourhood where whole patches are dead. Columns are searched for
-stretches on which all pixels together are off, though each only mildly. A column in flats that is mildly dark from a row within the
-amplifier on to the end far from the read-out has a trap. Boxes of the camera definition are kept as `manual`.
+stretches on which all pixels together are off, though each only mildly. A column in flats that is mildly dark from
+a row within the amplifier on to the end far from the read-out has a trap. Boxes of the camera definition are kept as
+`manual`.
 
 False detections: of n pixels of Gaussian noise n / 2 erfc(sigma / sqrt 2) are above the threshold, 0.02 in 16 Mpixel
 at 6 sigma, and columns have less than n log2(rows) trials, 1e-4 expected at 7 sigma.
@@ -60,6 +61,8 @@ class FindDefectsConfig:
     """Least length of a stretch [pixel]."""
     bright_column: float = 0.1
     """Stretches with more dark charge in `exposure_time` than this are bright columns [read noise]."""
+    bias_column: float = 5.0
+    """The same in the bias, charge that read-out itself brings: what is steady there is subtracted [read noise]."""
     dark_column: float = 0.02
     """Stretches whose response in flats is off by more than this share are dark (or bright) columns."""
     trap: float = 0.003
@@ -77,7 +80,7 @@ class FindDefectsConfig:
             )
         if not 0 <= self.dead_response <= self.low_response < 1 < self.hot_response:
             raise ValueError("find_defects needs 0 <= dead_response <= low_response < 1 < hot_response")
-        for name in ("exposure_time", "hot_noise", "bright_column", "dark_column", "trap"):
+        for name in ("exposure_time", "hot_noise", "bright_column", "bias_column", "dark_column", "trap"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"find_defects.{name} must be positive, got {getattr(self, name)}")
         if self.shortest_column < 6 or self.window < 3 or self.patch < 16:
@@ -373,7 +376,8 @@ def _column_kind(
 ) -> str:
     """Name of a stretch of rows of an amplifier, empty where it is too little to matter."""
     if kind != "flat":
-        if abs(size) < config.bright_column * amplifier.read_noise:
+        least = config.bias_column if kind == "bias" else config.bright_column
+        if abs(size) < least * amplifier.read_noise:
             return ""
         return "bright_column" if size > 0 else "dark_column"
     if abs(size) >= config.dark_column and (size > 0 or 1 + size < config.low_response):

@@ -40,6 +40,7 @@ from skyquilt.pipelines.calibration_products.frame_stack import (
 )
 from skyquilt.pipelines.calibration_products.pattern_smoothing import PatternSmoothing, best_width
 from skyquilt.primitives.chebyshev import ChebyshevSurface
+from skyquilt.primitives.compiled import kernel
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
 from skyquilt.primitives.statistics import binned_statistics, clipped_linear_fit, median
@@ -190,10 +191,12 @@ def subtract_smooth(image: np.ndarray, degree: int) -> None:
     ProcessingFailure
         NO_GOOD_PIXELS when too few blocks have usable pixels.
     """
-    block = int(np.clip(min(image.shape) // 12, 4, 64))
-    cells = binned_statistics(image, (block, block), n_sigma=4.0)
+    # clipped in means of pairs: a quarter of the pixels, and the same blocks
+    pairs = _binned(image, 2)
+    block = int(np.clip(min(image.shape) // 24, 2, 32))
+    cells = binned_statistics(pairs, (block, block), n_sigma=4.0)
     box = Box(0, 0, image.shape[1], image.shape[0])
-    x, y = np.meshgrid(2 * (cells.x + 0.5) / box.nx - 1, 2 * (cells.y + 0.5) / box.ny - 1)
+    x, y = np.meshgrid(2 * (2 * cells.x + 1) / box.nx - 1, 2 * (2 * cells.y + 1) / box.ny - 1)
     powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     known = np.isfinite(cells.mean) & (cells.count >= max(0.2 * block * block, 4))
     if known.sum() < 2 * len(powers):
@@ -222,16 +225,20 @@ def source_pixels(residual: np.ndarray, config: CombineFringeConfig) -> np.ndarr
     """
     from scipy import ndimage
 
-    smooth = _normalised_gaussian(residual, config.source_width, 0.1)[0]
-    block = int(np.clip(min(residual.shape) // 4, 32, 128))
+    # binned to half the width that they are smoothed to anyway: a quarter of the pixels and more need no filter
+    size = max(int(config.source_width), 1)
+    binned = _binned(residual, size)
+    width = np.sqrt(max(config.source_width**2 - (size**2 - 1) / 12, 0.25)) / size
+    smooth = _normalised_gaussian(binned, width, 0.1)[0]
+    block = int(np.clip(min(residual.shape) // 4, 32, 128)) // size
     cells = binned_statistics(smooth, (block, block), n_sigma=3.0)
     limit = cells.median + config.source_clip * cells.width
-    rows, columns = (np.arange(size) // block for size in residual.shape)
+    rows, columns = (np.arange(n) // block for n in smooth.shape)
     found = smooth > limit[rows[:, None], columns[None, :]].astype(np.float32)
-    size = 2 * config.source_grow + 1
+    reach = 2 * -(-config.source_grow // size) + 1
     for axis in (0, 1):
-        found = ndimage.maximum_filter1d(found, size, axis=axis, mode="constant")
-    return found
+        found = ndimage.maximum_filter1d(found, reach, axis=axis, mode="constant")
+    return found.repeat(size, axis=0).repeat(size, axis=1)[: residual.shape[0], : residual.shape[1]]
 
 
 def _normalised_gaussian(image: np.ndarray, width: float, least: float) -> tuple[np.ndarray, np.ndarray]:
@@ -246,14 +253,30 @@ def _normalised_gaussian(image: np.ndarray, width: float, least: float) -> tuple
     return np.divide(total, weight, out=np.full_like(total, np.nan), where=known), weight
 
 
-def _binned(image: np.ndarray) -> np.ndarray:
-    """Means of blocks of `_BIN` pixels with at least half of them, else NaN; float64."""
-    ny, nx = (size // _BIN for size in image.shape)
-    blocks = image[: ny * _BIN, : nx * _BIN].reshape(ny, _BIN, nx, _BIN)
-    good = np.isfinite(blocks)
-    count = good.sum(axis=(1, 3))
-    total = np.where(good, blocks, 0).sum(axis=(1, 3), dtype=np.float64)
-    return np.divide(total, count, out=np.full((ny, nx), np.nan), where=count >= _BIN * _BIN // 2)
+def _binned(image: np.ndarray, size: int = _BIN) -> np.ndarray:
+    """Means of blocks of `size` pixels with at least half of them, else NaN; what is left at the ends makes small ones."""
+    shape = tuple(-(-n // size) for n in image.shape)
+    means = np.empty(shape, np.float32)
+    block_means(image, size, means)
+    return means
+
+
+@kernel("void(const(float32[:, :]), int64, float32[:, :])")
+def block_means(image, size, means):
+    """Mean of the finite pixels of each block of `size` x `size`, NaN where less than half are; float32."""
+    ny, nx = image.shape
+    for j in range(means.shape[0]):
+        for i in range(means.shape[1]):
+            total = 0.0
+            n = 0
+            rows, columns = min((j + 1) * size, ny), min((i + 1) * size, nx)
+            for y in range(j * size, rows):
+                for x in range(i * size, columns):
+                    if np.isfinite(image[y, x]):
+                        total += image[y, x]
+                        n += 1
+            whole = (rows - j * size) * (columns - i * size)
+            means[j, i] = total / n if n > 0 and 2 * n >= whole else np.nan
 
 
 def _combined(
@@ -352,13 +375,12 @@ def _finished(
     if not good.any():
         raise ProcessingFailure(Reason.NO_GOOD_PIXELS, "no pixel of the fringe frame has a value")
     np.subtract(exposure.image, np.float32(exposure.image[good].mean(dtype=np.float64)), out=exposure.image)
-    # sums of products of neighbouring blocks hold no noise
-    binned = _binned(exposure.image)
-    product = binned[:, 1:] * binned[:, :-1]
-    amplitude = float(np.sqrt(max(np.nanmean(product), 0.0))) if np.isfinite(product).any() else None
     width = _width(combined, config)
     if width:
         exposure = _smoothed_exposure(exposure, width)
+    power = np.nanmean(exposure.image.astype(np.float64) ** 2) - np.nanmean(
+        exposure.variance.astype(np.float64)
+    )
     levels = np.array([record.level for record in stack.records])
     figures: dict[str, Any] = {
         **combined.figures,
@@ -366,7 +388,7 @@ def _finished(
         "strengths": plain(strengths),
         "strengths_per_sky": plain(strengths / levels),
         "masked_share": [sky.masked[record.index] for record in stack.records],
-        "rms": amplitude,
+        "rms": float(np.sqrt(max(power, 0.0))),
         "pixel_noise": plain(np.sqrt(median(exposure.variance))),
         "smoothing": width,
     }

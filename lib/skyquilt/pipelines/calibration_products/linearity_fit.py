@@ -85,7 +85,8 @@ class Curves:
         common = np.concatenate([np.zeros((len(levels), self.lamp.size)), _interpolation(levels)], axis=1)
         own = weights @ (response.values - design @ self._shared)
         change = common - weights @ design
-        variance = process_covariance(levels, levels, self.curvature[1]).diagonal()
+        # the diagonal of `process_covariance`: the whole of it is the square of many levels
+        variance = (_SLOPE * levels) ** 2 + self.curvature[1] ** 2 * levels**3
         variance = (
             variance - (weights * cross).sum(axis=1) + ((change @ self._covariance) * change).sum(axis=1)
         )

@@ -20,7 +20,7 @@ WIDTHS = tuple(2.0 ** (k / 2) for k in range(11))
 
 _REACH = 4.0
 _COVERED = 0.25
-_SAMPLE = 1024
+_SAMPLE = 512
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def best_width(image: np.ndarray, variance: np.ndarray) -> float:
     Parameters
     ----------
     image, variance : ndarray of float32, shape (ny, nx)
-        White noise; NaN where there is no value. The middle 1024 x 1024 pixels decide.
+        White noise; NaN where there is no value. The middle 512 x 512 pixels decide.
     """
     part = tuple(slice(max((n - _SAMPLE) // 2, 0), max((n - _SAMPLE) // 2, 0) + _SAMPLE) for n in image.shape)
     sample, noise = image[part], variance[part]

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyquilt.pipelines.calibration_products.covariance_fit import CovarianceFit, fit_covariances
+from skyquilt.pipelines.calibration_products.covariance_fit import (
+    CovarianceFit,
+    area_changes_of_others,
+    fit_covariances,
+)
 from skyquilt.pipelines.calibration_products.flat_frames import MeasuredFrame, measured_frame
 from skyquilt.pipelines.calibration_products.flat_pairs import (
     MOST_SATURATED,
@@ -149,6 +153,7 @@ def measure_photon_transfer(
             f"photon transfer: none of {len(pairs)} pairs of flats is usable in any amplifier "
             f"(saturated, without light, or without good pixels)",
         )
+    results = _with_common_area_changes(results, pairs, noise, noise_error)
     component = _component(detector, pairs, results)
     return component, _figures(detector, pairs, results, component, store, source)
 
@@ -217,25 +222,58 @@ def _fit(
     """Fit; the highest pairs go while their variance is too small for it: the well begins to be full."""
     used = usable.copy()
     while True:
-        chosen = [pair for pair, use in zip(pairs, used) if use]
-        statistics = [pair.statistics[number] for pair in chosen]
-        inflation = np.array([pair.inflation for pair in chosen])
-        levels = np.array([each.level for each in statistics])
-        covariances = np.array([each.covariances for each in statistics])
-        errors = inflation[:, None, None] * np.array([each.errors for each in statistics])
-        fit = fit_covariances(
-            levels,
-            covariances,
-            errors,
-            noise**2,
-            max(2 * noise * noise_error, 1e-6 * noise**2),
-            np.array([each.noise_factor for each in statistics]),
-        )
-        top = int(np.argmax(levels))
-        short = (fit.model[top, 0, 0] - covariances[top, 0, 0]) / errors[top, 0, 0]
-        if short < 5 or used.sum() <= 4:
+        fit, shortage = _fit_used(number, pairs, used, noise, noise_error)
+        top = int(np.argmax([pair.statistics[number].level for pair, use in zip(pairs, used) if use]))
+        if shortage[top] < 5 or used.sum() <= 4:
             return used, fit
         used[np.flatnonzero(used)[top]] = False
+
+
+def _fit_used(
+    number: int,
+    pairs: list[FlatPair],
+    used: np.ndarray,
+    noise: float,
+    noise_error: float,
+    prior: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[CovarianceFit, np.ndarray]:
+    """Fit of the used pairs, and by how much their variances fall short of it [sigma]."""
+    chosen = [pair for pair, use in zip(pairs, used) if use]
+    statistics = [pair.statistics[number] for pair in chosen]
+    inflation = np.array([pair.inflation for pair in chosen])
+    covariances = np.array([each.covariances for each in statistics])
+    errors = inflation[:, None, None] * np.array([each.errors for each in statistics])
+    fit = fit_covariances(
+        np.array([each.level for each in statistics]),
+        covariances,
+        errors,
+        noise**2,
+        max(2 * noise * noise_error, 1e-6 * noise**2),
+        np.array([each.noise_factor for each in statistics]),
+        prior=prior,
+    )
+    return fit, ((fit.model - covariances) / errors)[:, 0, 0]
+
+
+def _with_common_area_changes(
+    results: list[_Result], pairs: list[FlatPair], noise: np.ndarray, noise_error: np.ndarray
+) -> list[_Result]:
+    """Fits repeated with what the other amplifiers say of a_ij: they share the silicon.
+
+    The gain's error is mostly that of a_00, which bends the variance: it halves with some amplifiers.
+    """
+    fitted = [number for number, each in enumerate(results) if each.fit is not None]
+    if len(fitted) < 2:
+        return results
+    results = list(results)
+    fits = [fit for each in results if (fit := each.fit) is not None]
+    for number, prior in zip(fitted, area_changes_of_others(fits)):
+        used = results[number].used
+        fit, _ = _fit_used(number, pairs, used, float(noise[number]), float(noise_error[number]), prior)
+        results[number] = replace(
+            results[number], gain=fit.gain, gain_error=fit.gain_error, a00=float(fit.a[0, 0]), fit=fit
+        )
+    return results
 
 
 def _level_over_variance(

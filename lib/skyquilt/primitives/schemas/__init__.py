@@ -6,7 +6,10 @@ from skyquilt.primitives.schemas.reference import REFERENCE
 from skyquilt.primitives.schemas.source import APERTURE_RADII, PIXEL_FLAGS, PLANNED_SOURCE, SOURCE
 from skyquilt.primitives.schemas.truth import (
     AMPLIFIER_TRUTH,
+    EVENT_TRUTH,
     OBJECT_TRUTH,
+    PIXEL_TRUTH,
+    PSF_TRUTH,
     SOURCE_TRUTH,
     VISIT_DETECTOR_TRUTH,
     VISIT_TRUTH,
@@ -23,6 +26,9 @@ SCHEMAS = (
     VISIT_DETECTOR_TRUTH,
     VISIT_TRUTH,
     AMPLIFIER_TRUTH,
+    EVENT_TRUTH,
+    PIXEL_TRUTH,
+    PSF_TRUTH,
 )
 """Every schema, in the order of the page of tables."""
 
@@ -32,9 +38,12 @@ PLANNED = (PLANNED_SOURCE, PLANNED_VISIT_DETECTOR)
 __all__ = [
     "AMPLIFIER_TRUTH",
     "APERTURE_RADII",
+    "EVENT_TRUTH",
     "OBJECT_TRUTH",
     "PIXEL_FLAGS",
+    "PIXEL_TRUTH",
     "PLANNED",
+    "PSF_TRUTH",
     "REFERENCE",
     "SCHEMAS",
     "SOURCE",

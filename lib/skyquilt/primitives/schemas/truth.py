@@ -31,7 +31,9 @@ SOURCE_TRUTH = TableSchema(
         Column("electrons", "f8", "electron", "Expected electrons in the whole image of the source."),
         Column("snr", "f8", "", "Signal to noise of an optimal measurement with the PSF."),
         Column("isolated", "bool", "", "No other source near enough to matter."),
-        Column("peakElectrons", "f8", "electron", "Electrons of a snap in the brightest pixel, sky included."),
+        Column(
+            "peakElectrons", "f8", "electron", "Electrons of a snap in the brightest pixel, sky included."
+        ),
         Column("fullWellFraction", "f8", "", "peakElectrons over the full well."),
         Column("effectiveWavelength", "f8", "nm", "Mean wavelength of its photons in the band."),
         Column(
@@ -64,10 +66,17 @@ OBJECT_TRUTH = TableSchema(
         Column("pmDec", "f8", "mas/yr", "Proper motion in declination."),
         Column("parallax", "f8", "mas", "Parallax."),
         Column("halfLightRadius", "f8", "arcsec", "Half-light radius of all light; 0 for points."),
-        Column("bulgeRadius", "f8", "arcsec", "Half-light radius of a galaxy's bulge, geometric mean of its axes."),
+        Column(
+            "bulgeRadius",
+            "f8",
+            "arcsec",
+            "Half-light radius of a galaxy's bulge, geometric mean of its axes.",
+        ),
         Column("bulgeG1", "f8", "", "Reduced shear of the bulge, first component, towards west."),
         Column("bulgeG2", "f8", "", "Reduced shear of the bulge, second component."),
-        Column("diskRadius", "f8", "arcsec", "Half-light radius of a galaxy's disk, geometric mean of its axes."),
+        Column(
+            "diskRadius", "f8", "arcsec", "Half-light radius of a galaxy's disk, geometric mean of its axes."
+        ),
         Column("diskG1", "f8", "", "Reduced shear of the disk, first component, towards west."),
         Column("diskG2", "f8", "", "Reduced shear of the disk, second component."),
         Column("redshift", "f8", "", "Redshift of galaxies and supernovae."),
@@ -82,7 +91,9 @@ OBJECT_TRUTH = TableSchema(
         ),
         Column("stretch", "f8", "", "Stretch of a supernova's light curve."),
         Column("host", "i8", "", "Number of a supernova's galaxy, else 0."),
-        Column("absoluteMagnitude", "f8", "mag", "H of an asteroid, absolute magnitude at peak of a supernova."),
+        Column(
+            "absoluteMagnitude", "f8", "mag", "H of an asteroid, absolute magnitude at peak of a supernova."
+        ),
         Column("a", "f8", "au", "Semi-major axis of an asteroid's orbit."),
         Column("e", "f8", "", "Its eccentricity."),
         Column("incl", "f8", "deg", "Its inclination to the ecliptic of J2000."),
@@ -98,7 +109,9 @@ OBJECT_TRUTH = TableSchema(
             "Flux in band {band} above the atmosphere: mean of a variable, peak of a supernova, that of an "
             "asteroid at referenceTime.",
         ),
-        Column("bulgeShare_{band}", "f8", "", "Part of a galaxy's light in band {band} that is in its bulge."),
+        Column(
+            "bulgeShare_{band}", "f8", "", "Part of a galaxy's light in band {band} that is in its bulge."
+        ),
     ),
 )
 """One row per object of the simulated sky; what an object does not have is NaN."""
@@ -116,7 +129,9 @@ VISIT_DETECTOR_TRUTH = TableSchema(
             "nJy/electron",
             "Flux of the reference spectrum that gives one electron in all snaps, under mean clouds.",
         ),
-        Column("skyElectrons", "f8", "electron", "Expected sky per pixel in the middle of the field, all snaps."),
+        Column(
+            "skyElectrons", "f8", "electron", "Expected sky per pixel in the middle of the field, all snaps."
+        ),
         Column("noiseElectrons", "f8", "electron", "Expected noise of an empty pixel, all snaps."),
         Column("fwhmArcsec", "f8", "arcsec", "FWHM of the PSF."),
         Column("fwhmPixels", "f8", "pixel", "FWHM of the PSF."),
@@ -170,10 +185,17 @@ AMPLIFIER_TRUTH = TableSchema(
         Column("fullWell", "f8", "electron", "Charge that a pixel holds."),
         Column("biasLevel", "f8", "adu", "Mean bias level, fixed pattern and drift not included."),
         Column("linearityLoss", "f8", "", "Relative loss of signal by the bend at linearityScale."),
-        Column("linearityKnee", "f8", "", "Square of the signal over linearityScale at which half of it is lost."),
+        Column(
+            "linearityKnee", "f8", "", "Square of the signal over linearityScale at which half of it is lost."
+        ),
         Column("linearityWave", "f8", "", "Height of the relative wave of the signal."),
         Column("linearityWaves", "f8", "", "Half waves up to linearityScale."),
-        Column("linearityScale", "f8", "adu", "Signal above bias at which that loss is reached: a full well as stored."),
+        Column(
+            "linearityScale",
+            "f8",
+            "adu",
+            "Signal above bias at which that loss is reached: a full well as stored.",
+        ),
     ),
 )
 """One row per simulated amplifier; signals v above bias are read as
@@ -205,7 +227,9 @@ EVENT_TRUTH = TableSchema(
         ),
         Column("nPixels", "i4", "", "Rows of the event in pixel_truth."),
         Column("surfaceBrightness", "f4", "electron", "Mean of its pixels."),
-        Column("width", "f4", "pixel", "Full width at half maximum of a streak, diameter of a ghost, else 0."),
+        Column(
+            "width", "f4", "pixel", "Full width at half maximum of a streak, diameter of a ghost, else 0."
+        ),
         Column("x0", "f8", "pixel", "Beginning of a track, or lower left corner."),
         Column("y0", "f8", "pixel", "Beginning of a track, or lower left corner."),
         Column("x1", "f8", "pixel", "End of a track, or upper right corner."),
@@ -235,3 +259,19 @@ PIXEL_TRUTH = TableSchema(
     ),
 )
 """One row per pixel and event in a frame of any kind."""
+
+PSF_TRUTH = TableSchema(
+    name="psf_truth",
+    tap_name="",
+    section=SECTION,
+    columns=(
+        *_KEYS,
+        Column("x", "f8", "pixel", "Place along a row, parent frame."),
+        Column("y", "f8", "pixel", "Place along a column, parent frame."),
+        Column("T", "f8", "pixel2", "Trace of the adaptive moments of the noise-free PSF with the pixel."),
+        Column("e1", "f8", "", "(xx - yy) / T of these moments."),
+        Column("e2", "f8", "", "2 xy / T of these moments."),
+        Column("fwhm", "f8", "pixel", "Diameter of the circle with the area above half of the peak."),
+    ),
+)
+"""Five by five places on each science detector of a visit; a star of the reference spectrum."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,9 +94,16 @@ class TrueAmplifier:
     curve: LinearityCurve = LinearityCurve()
 
     @property
+    def saturation_electrons(self) -> float:
+        """Charge at which a pixel is full, or the converter ends if that is less [e]."""
+        return min(self.full_well, self.curve.linear(ADC_MAXIMUM - self.bias_level) * self.gain)
+
+    @property
     def saturation_adu(self) -> float:
         """Level at which a full pixel is stored [ADU]."""
-        return min(self.bias_level + float(self.curve.read(np.array(self.full_well / self.gain))), ADC_MAXIMUM)
+        return min(
+            self.bias_level + float(self.curve.read(np.array(self.full_well / self.gain))), ADC_MAXIMUM
+        )
 
 
 def true_amplifiers(
@@ -144,12 +152,10 @@ def bias_pattern(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray
 
 def row_drift(rng: np.random.Generator, n_row: int) -> np.ndarray:
     """Wandering level of unit standard deviation, an AR(1) process with a length of 60 rows."""
-    from scipy.signal import lfilter
-
     memory = math.exp(-1 / DRIFT_ROWS)
-    steps = rng.normal(size=n_row) * math.sqrt(1 - memory**2)
+    steps = (rng.normal(size=n_row) * math.sqrt(1 - memory**2)).tolist()
     steps[0] /= math.sqrt(1 - memory**2)
-    return lfilter([1.0], [1.0, -memory], steps)
+    return np.array(list(itertools.accumulate(steps, lambda level, step: memory * level + step)))
 
 
 def compressed(linear: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:

@@ -164,7 +164,11 @@ def spilled(truth: TrueDetector, charge: np.ndarray) -> list[ChargeEvent]:
     """Spill full wells of a detector's charge in place; the saturated and bled pixels, group by group."""
     from scipy import ndimage
 
-    over = charge >= truth.saturation
+    over = np.zeros(charge.shape, dtype=bool)
+    for amplifier in truth.amplifiers:
+        where = amplifier.definition.data.slices()
+        # full wells are stored in single precision
+        over[where] = charge[where] >= np.float32(amplifier.saturation_electrons)
     if not over.any():
         return []
     columns = np.flatnonzero((charge > truth.full_well).any(axis=0))

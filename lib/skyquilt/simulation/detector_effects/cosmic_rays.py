@@ -127,9 +127,7 @@ def muon_track(
     moyal = np.minimum(-np.log(np.maximum(rng.normal(size=n) ** 2, 1e-12)), 20.0)
     electrons = mean * np.maximum(1 + FLUCTUATION * (moyal - MOYAL_MEAN), 0.2)
     way = (depth - 0.5) * across
-    return Deposit(
-        x0 + way * math.cos(turn), y0 + way * math.sin(turn), electrons, _spread(config, depth)
-    )
+    return Deposit(x0 + way * math.cos(turn), y0 + way * math.sin(turn), electrons, _spread(config, depth))
 
 
 def worm_track(
@@ -170,9 +168,7 @@ def add_deposit(charge: np.ndarray, deposit: Deposit) -> Hit | None:
     if rows.size == 0:
         return None
     ends = (float(deposit.x[0]), float(deposit.y[0]), float(deposit.x[-1]), float(deposit.y[-1]))
-    return Hit(
-        (columns + x0).astype(np.int32), (rows + y0).astype(np.int32), stamp[rows, columns], ends
-    )
+    return Hit((columns + x0).astype(np.int32), (rows + y0).astype(np.int32), stamp[rows, columns], ends)
 
 
 @kernel(
@@ -190,9 +186,9 @@ def spread_charge(pixels, x, y, electrons, width):
     """
     ny, nx = pixels.shape
     for k in range(x.size):
-        reach = int(math.ceil(4 * width[k])) + 1
+        reach = math.ceil(4 * width[k]) + 1
         scale = 1 / (math.sqrt(2.0) * width[k])
-        i0, j0 = int(round(x[k])), int(round(y[k]))
+        i0, j0 = round(x[k]), round(y[k])
         for j in range(max(j0 - reach, 0), min(j0 + reach + 1, ny)):
             part = math.erf((j + 0.5 - y[k]) * scale) - math.erf((j - 0.5 - y[k]) * scale)
             for i in range(max(i0 - reach, 0), min(i0 + reach + 1, nx)):

@@ -1,4 +1,4 @@
-"""Simulation (design 7): from charge to stored numbers: transfers, gain, nonlinearity, crosstalk, bias, noise, converter."""
+"""Simulation (design 7): from charge to stored numbers, through transfers, amplifiers and the converter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyquilt.primitives.compiled import kernel
-from skyquilt.simulation.detector_effects.amplifiers import ADC_MAXIMUM, LinearityCurve, TrueAmplifier, row_drift
+from skyquilt.simulation.detector_effects.amplifiers import (
+    ADC_MAXIMUM,
+    LinearityCurve,
+    row_drift,
+)
 from skyquilt.simulation.detector_effects.charge_transfer import (
     RELEASE,
     defer_along_columns,

@@ -34,8 +34,8 @@ SHADOW_MM = (0.12, 0.45)
 
 
 def vignetting(config: DetectorEffectsConfig, radius: np.ndarray) -> np.ndarray:
-    """Share of the light that arrives, float32; `radius` is 1 at the farthest corner."""
-    return (1 - config.vignetting * radius**3).astype(np.float32)
+    """Share of the light that arrives; `radius`, float32, is 1 at the farthest corner."""
+    return 1 - np.float32(config.vignetting) * radius**3
 
 
 def unequal_pixels(config: DetectorEffectsConfig, seed: int, detector: int, response: np.ndarray) -> None:
@@ -107,7 +107,12 @@ def tree_rings(
 
 
 def fringe_pattern(
-    config: DetectorEffectsConfig, seed: int, detector: int, band: str, shape: tuple[int, int], pixel_size: float
+    config: DetectorEffectsConfig,
+    seed: int,
+    detector: int,
+    band: str,
+    shape: tuple[int, int],
+    pixel_size: float,
 ) -> np.ndarray | None:
     """Fringes of a band: electrons per electron of sky, mean 0, float32 `shape`; None without any.
 
@@ -146,9 +151,16 @@ def thickness_map(seed: int, detector: int, shape: tuple[int, int], pixel_size: 
     return thickness.astype(np.float32)
 
 
-def dome_flat_light(
-    config: DetectorEffectsConfig, u: np.ndarray, v: np.ndarray
-) -> np.ndarray:
-    """Light of a dome flat relative to a uniform one; u, v in units of the farthest corner. Same for all bands."""
-    tilt = 0.5 * (0.8 * u - 0.6 * v) + 0.5 * (1 - 2 * (u**2 + v**2))
-    return (1 + config.flat_illumination * tilt).astype(np.float32)
+def dome_flat_light(config: DetectorEffectsConfig, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Light of a dome flat relative to a uniform one, the same for all bands.
+
+    Parameters
+    ----------
+    u, v : ndarray of float32
+        Place in the focal plane over the radius of the farthest corner.
+    """
+    tilt = 0.5 - u**2 - v**2
+    tilt += 0.4 * u - 0.3 * v
+    tilt *= np.float32(config.flat_illumination)
+    tilt += 1
+    return tilt

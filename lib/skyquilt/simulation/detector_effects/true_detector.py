@@ -9,7 +9,6 @@ import numpy as np
 
 from skyquilt.simulation.detector_effects import response as light_path
 from skyquilt.simulation.detector_effects.amplifiers import (
-    ADC_MAXIMUM,
     TrueAmplifier,
     crosstalk_matrix,
     true_amplifiers,
@@ -37,8 +36,6 @@ class TrueDetector:
     response : ndarray of float32, shape (ny, nx)
         Electrons per electron expected in the middle of the focal plane.
     full_well : ndarray of float32, shape (ny, nx) [e]
-    saturation : ndarray of float32, shape (ny, nx) [e]
-        Full well, or less where the converter ends before it.
     dark : ndarray of float32, shape (ny, nx) [e/s]
     defects : ndarray of uint8, shape (ny, nx)
         Bits of `defects`.
@@ -60,7 +57,6 @@ class TrueDetector:
     crosstalk: np.ndarray
     response: np.ndarray
     full_well: np.ndarray
-    saturation: np.ndarray
     dark: np.ndarray
     defects: np.ndarray
     rings: tuple[np.ndarray, np.ndarray] | None
@@ -107,6 +103,7 @@ def true_detector(
     u, v : ndarray, shape (ny, nx)
         Place of its pixels in the focal plane over the radius of the farthest corner.
     """
+    u, v = np.asarray(u, dtype=np.float32), np.asarray(v, dtype=np.float32)
     amplifiers = true_amplifiers(config, seed, detector)
     shape = (detector.ny, detector.nx)
     response = light_path.vignetting(config, np.hypot(u, v))
@@ -117,12 +114,8 @@ def true_detector(
     bad_pixels(config, seed, detector.id, dark, response, defects)
     traps = bad_columns(config, seed, detector, dark, response, defects)
     full_well = np.full(shape, np.inf, dtype=np.float32)
-    saturation = np.full(shape, np.inf, dtype=np.float32)
     for amplifier in amplifiers:
-        where = amplifier.definition.data.slices()
-        converted = amplifier.curve.linear(ADC_MAXIMUM - amplifier.bias_level) * amplifier.gain
-        full_well[where] = amplifier.full_well
-        saturation[where] = min(amplifier.full_well, converted)
+        full_well[amplifier.definition.data.slices()] = amplifier.full_well
     rings = None
     if config.tree_rings > 0:
         rings = light_path.tree_rings(config, seed, detector.id, shape, detector.pixel_size)
@@ -135,7 +128,6 @@ def true_detector(
         crosstalk=crosstalk_matrix(config, seed, detector),
         response=response,
         full_well=full_well,
-        saturation=saturation,
         dark=dark,
         defects=defects,
         rings=rings,

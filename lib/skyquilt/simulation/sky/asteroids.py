@@ -1,7 +1,7 @@
 """Simulation (design 7): asteroids on orbits that lead them through the field while it is observed.
 
 An asteroid is given a place in the field on one night and an orbit through it. Of many candidates those are
-kept that are in the field on three nights of a fortnight, as far as there are such. Brightness goes by the
+kept that are in the field and move on three nights of a fortnight, as far as there are such. Brightness goes by the
 H, G system: Bowell et al. (1989), Asteroids II, 524.
 """
 
@@ -33,7 +33,13 @@ NO_ORBIT = np.full(6, np.nan)
 SLOPE_G = 0.15
 WINDOW_DAYS = 14
 NIGHTS_TO_LINK = 3
-CANDIDATES, BATCHES = 3000, 8
+IN_FIELD = 0.55
+"""Share of the radius in which asteroids are placed: wholly on the mosaic however it is turned."""
+
+CANDIDATES, BATCHES = 3000, 12
+
+LEAST_MOTION_ARCSEC = 0.4
+"""In half an hour: what stands more still on a night is not counted as seen to move on it."""
 
 STONY = (2.1, 0.62, 0.0, -0.2, -0.12, -0.1)
 CARBONACEOUS = (1.9, 0.46, 0.0, -0.12, -0.16, -0.18)
@@ -107,7 +113,7 @@ def ephemeris(orbit: np.ndarray, epoch: np.ndarray, mjd: float | np.ndarray, sit
     """
     observer = site.place(mjd)
     delay = np.zeros(len(orbit))
-    for _ in range(4):
+    for _ in range(3):
         where = place(orbit, mjd - epoch - delay)
         delay = np.linalg.norm(where - observer, axis=1) / LIGHT_AU_PER_DAY
     towards = where - observer
@@ -129,7 +135,7 @@ def asteroid_columns(config: SimulationConfig, radius: float) -> dict[str, objec
     n = options.main_belt + options.near_earth
     if n == 0:
         empty = np.zeros(0)
-        flux = {band: empty for band in CATALOGUE_BANDS}
+        flux = dict.fromkeys(CATALOGUE_BANDS, empty)
         return {"ra": empty, "dec": empty, "flux": flux, "reference_time": empty, "orbit": np.zeros((0, 6))}
     belt = _main_belt(rng, config, radius, options.main_belt)
     near = _near_earth(rng, config, radius, options.near_earth)
@@ -171,8 +177,8 @@ def _main_belt(rng, config, radius, n):
         orbit, epoch = _through_field(rng, config, radius, times, a, e, i, (0.5, 5.0))
         orbits.append(orbit)
         epochs.append(epoch)
-        counts.append(_nights_in_field(config, 0.7 * radius, times, orbit, epoch))
-        if (np.concatenate(counts) >= wanted).sum() >= n and sum(map(len, orbits)) >= n:
+        counts.append(_nights_in_field(config, IN_FIELD * radius, times, orbit, epoch))
+        if (np.concatenate(counts) >= wanted).sum() >= n_linkable and sum(map(len, orbits)) >= n:
             break
     orbit, epoch, count = (np.concatenate(parts) for parts in (orbits, epochs, counts))
     order = np.arange(len(orbit))
@@ -180,7 +186,7 @@ def _main_belt(rng, config, radius, n):
     # where too few stay that long, those that stay longest stand in
     rest = np.setdiff1d(order, stay)
     longest = rest[np.argsort(-count[rest], kind="stable")][: n_linkable - stay.size]
-    others = np.setdiff1d(rest, longest)[: n - stay.size - longest.size]
+    others = np.setdiff1d(rest, longest)[::-1][: n - stay.size - longest.size]
     chosen = np.concatenate([stay, longest, others]).astype(int)
     return orbit[chosen], epoch[chosen]
 
@@ -214,7 +220,7 @@ def _through_field(rng, config, radius, times, a, e, i, distances):
     """
     n = a.size
     epoch = times[rng.integers(times.size, size=n)]
-    towards = direction(*positions_in_cap(rng, n, config.field_ra, config.field_dec, 0.7 * radius))
+    towards = direction(*positions_in_cap(rng, n, config.field_ra, config.field_dec, IN_FIELD * radius))
     observer = observing_site(config).place(epoch)
     mean = rng.uniform(0, 2 * math.pi, n)
     shape = np.column_stack([a, e, np.zeros((n, 3)), np.degrees(mean)])
@@ -246,11 +252,19 @@ def _through_field(rng, config, radius, times, a, e, i, distances):
 
 
 def _nights_in_field(config, radius, times, orbit, epoch):
-    """On how many of the nights each orbit is in the field."""
+    """On how many of the nights each orbit is in the field and seen to move."""
     centre = direction(config.field_ra, config.field_dec)
     site = observing_site(config)
     count = np.zeros(len(orbit), int)
-    for time in times:
-        seen = ephemeris(orbit, epoch, time, site)
-        count += direction(seen.ra, seen.dec) @ centre > math.cos(math.radians(radius))
+    wanted = min(NIGHTS_TO_LINK, times.size)
+    for k, time in enumerate(times):
+        # those that can no longer be seen often enough are not followed to the end
+        hopeful = np.flatnonzero(count + times.size - k >= wanted)
+        ends = []
+        for moment in (time, time + 0.5 / 24):
+            seen = ephemeris(orbit[hopeful], epoch[hopeful], moment, site)
+            ends.append(direction(seen.ra, seen.dec))
+        moved = np.degrees(np.linalg.norm(ends[1] - ends[0], axis=1)) * 3600
+        inside = ends[0] @ centre > math.cos(math.radians(radius))
+        count[hopeful] += inside & (moved > LEAST_MOTION_ARCSEC)
     return count

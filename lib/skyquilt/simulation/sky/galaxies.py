@@ -79,7 +79,7 @@ def galaxy_columns(config: SimulationConfig, radius: float) -> dict[str, object]
     magnitude = _power_law_magnitudes(rng, n, config.galaxy_magnitudes, config.galaxies.slope)
     z0 = np.clip(0.05 + 0.055 * (magnitude - 17), 0.04, None)
     redshift = np.clip(z0 * rng.gamma(2.0, size=n) ** (2 / 3), 0.005, 3.0)
-    early, bulge_share, youth = _types(rng, magnitude, redshift)
+    bulge_share, youth = _types(rng, magnitude, redshift)
     old, young = band_fluxes(old_spectrum, redshift), band_fluxes(young_spectrum, redshift)
     bulge = bulge_share * old
     disk = (1 - bulge_share) * ((1 - youth) * old + youth * young)
@@ -124,12 +124,12 @@ def _absolute_magnitude(magnitude, redshift, youth):
 
 
 def _types(rng, magnitude, redshift):
-    """Early or late, share of the bulge at 550 nm at rest, share of young stars in the disk."""
+    """Share of the bulge at 550 nm at rest, and of young stars in the disk, of early and late types."""
     luminous = magnitude - distance_modulus(redshift)
     early = rng.uniform(size=magnitude.size) < np.clip(0.2 + 0.1 * (-20.0 - luminous), 0.05, 0.65)
     bulge = np.where(early, rng.beta(5, 2, magnitude.size), rng.beta(1, 5, magnitude.size))
     youth = np.where(early, rng.beta(1, 6, magnitude.size), rng.beta(3, 1.5, magnitude.size))
-    return early, bulge, youth
+    return bulge, youth
 
 
 def _radii(rng, luminosity, redshift, factor):

@@ -330,12 +330,16 @@ def cluster_columns(config: SimulationConfig) -> dict[str, object]:
     distance = np.full(n, cluster.distance)
     dust = DUST_COEFFICIENTS["r"] * dust_in_front(distance, towards, config.stars.dust)
     modulus = 5 * math.log10(100 * cluster.distance) + (dust[0] if n else 0.0)
-    grid, weight, sequence = _old_sequence(config.star_magnitudes[0] - modulus, config.star_magnitudes[1] - modulus)
+    grid, weight, sequence = _old_sequence(
+        config.star_magnitudes[0] - modulus, config.star_magnitudes[1] - modulus
+    )
     pick = np.searchsorted(np.cumsum(weight), rng.uniform(size=n) * weight.sum(), side="right")
     pick = np.minimum(pick, grid.size - 1)
     absolute = grid[pick] + 0.05 * (rng.uniform(size=n) - 0.5)
     population = np.full(n, 2)
-    stars = _coloured(rng, config, towards, sequence[pick], population, absolute, distance, absolute + modulus)
+    stars = _coloured(
+        rng, config, towards, sequence[pick], population, absolute, distance, absolute + modulus
+    )
     r, angle = cluster.radius * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * math.pi, n)
     centre = beside(config.field_ra, config.field_dec, cluster.east, cluster.north)
     ra, dec = beside(*centre, r * np.sin(angle), r * np.cos(angle))

@@ -73,9 +73,12 @@ def variable_columns(config: SimulationConfig, radius: float) -> dict[str, objec
     parts = [part for part in parts if part is not None]
     n = len(kinds)
     stars = DrawnStars(
-        *(np.concatenate([getattr(p, name) for p in parts]) if name != "colours"
-          else np.concatenate([p.colours for p in parts], axis=1)
-          for name in ("magnitude", "colours", "distance", "population"))
+        *(
+            np.concatenate([getattr(p, name) for p in parts])
+            if name != "colours"
+            else np.concatenate([p.colours for p in parts], axis=1)
+            for name in ("magnitude", "colours", "distance", "population")
+        )
     )
     variability = np.array(kinds, dtype=np.int8)
     ra, dec = positions_in_cap(rng, n, config.field_ra, config.field_dec, radius)
