@@ -131,13 +131,16 @@ def table(rows) -> None:
     print(f"{'':<28} trails  found           masked  other pixels masked / trail's")
     for value in BRIGHTNESSES:
         line(f"{value} sigma per pixel", [r for r in rows if r["brightness"] == value])
-    bright = [r for r in rows if r["brightness"] >= 1.0]
-    line("1 sigma and above", bright)
+    # a track is said to have its brightest places' brightness; what counts is the mean of its pixels
+    bright = [r for r in rows if r["mean"] >= 0.97]
+    line("mean of 1 sigma and above", bright)
+    long = [r for r in bright if r["length"] >= 100]
+    line("  of these 100 pixels long", long)
     for value in WIDTHS:
         line(f"  width {value}", [r for r in bright if r["width"] == value])
     for kind in ("steady", "varying", "flashing", "aeroplane", "meteor"):
         line(f"  {kind}", [r for r in bright if r["kind"] == kind])
-    for low, high in ((0, 60), (60, 120), (120, 250), (250, 500), (500, 1e9)):
+    for low, high in ((0, 100), (100, 250), (250, 500), (500, 1e9)):
         line(f"  length {low} to {high:.0f}", [r for r in bright if low <= r["length"] < high])
     for crowded in (False, True):
         line("  crowded" if crowded else "  sparse", [r for r in bright if r["crowded"] == crowded])
@@ -243,7 +246,7 @@ def saturate(rng, image, unusable, x, y, cx, cy, flux, peak, scale, spikes, arms
         image += np.where(level > 0.02 * noise, level, 0)
     full = image > FULL_WELL
     unusable |= full
-    column = int(round(cx))
+    column = round(cx)
     length = int(20 + 40 * np.sqrt(peak / FULL_WELL) * rng.uniform(0.5, 1.5))
     half = 1 + int(np.log10(peak / FULL_WELL))
     y0, y1 = max(int(cy) - length, 0), min(int(cy) + length, size)

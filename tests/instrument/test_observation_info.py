@@ -160,7 +160,7 @@ def test_what_the_header_lacks_can_be_constant(make_camera, write_raw):
         ({"DEC": "+95:00:00"}, Reason.BAD_HEADER, "boresight_dec is 95.0 deg"),
         (
             {"FILTER": "Q"},
-            Reason.BAD_HEADER,
+            Reason.UNKNOWN_FILTER,
             "physical_filter is 'Q', which is not in filters of the definition (R)",
         ),
     ],

@@ -120,14 +120,36 @@ def test_failures(make_camera, write_raw, tmp_path):
     failure = _failure(path, larger, 3)
     assert failure.reason is Reason.WRONG_SHAPE
     assert "A1 has 9 x 7 pixels, expected 11 x 7 for amplifier A1 of detector C3" in failure.detail
-    renamed = make_camera({f"{GRID}.names": ["A1", "A2", "A3", "B4"]})
+    renamed = make_camera({f"{GRID}.names": ["B1", "B2", "B3", "B4"]})
     failure = _failure(path, renamed, 3)
     assert failure.reason is Reason.WRONG_SHAPE
-    assert "no extension 'B4' in the file; it has 0, A1, A2, A3, A4" in failure.detail
+    assert "no extension 'B1' in the file; it has 0, A1, A2, A3, A4" in failure.detail
     path.write_bytes(path.read_bytes()[: 5 * 2880 + 50])
     failure = _failure(path, camera, 3)
     assert failure.reason is Reason.UNREADABLE_FILE
     assert "truncated" in failure.detail
+
+
+@pytest.mark.parametrize("how", ["absent", "empty"])
+@pytest.mark.parametrize("lost", ["A1", "A3"])
+def test_an_absent_amplifier_costs_itself(make_camera, write_raw, how, lost):
+    """An extension that is not there, or without pixels: the others are read as ever, and what was found is said."""
+    camera = make_camera({"wcs": {"extension": "amplifier"}})
+    path, _ = write_raw(camera, WCS)
+    whole = read_raw(path, camera, 3)
+    with fits.open(path) as hdus:
+        parts = [hdu.copy() for hdu in hdus if hdu.name != lost]
+        if how == "empty":
+            parts.append(fits.ImageHDU(name=lost))
+        fits.HDUList(parts).writeto(path, overwrite=True)
+    frame = read_raw(path, camera, 3)
+    assert list(frame.amplifiers) == [name for name in whole.amplifiers if name != lost]
+    for name, pixels in frame.amplifiers.items():
+        assert_array_equal(pixels, whole.amplifiers[name])
+    words = f"no extension '{lost}'" if how == "absent" else f"{lost} has no image pixels, expected 9 x 7"
+    assert list(frame.absent) == [lost]
+    assert words in frame.absent[lost]
+    assert whole.absent == {}
 
 
 def test_damaged_headers_never_crash(make_camera, write_raw, tmp_path):

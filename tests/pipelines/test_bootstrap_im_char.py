@@ -363,7 +363,7 @@ def test_every_option_has_a_plain_type_and_a_text():
             if dataclasses.is_dataclass(hint):
                 pending.append(hint)
             else:
-                assert hint in (bool, int, float, str), (kind, option.name)
+                assert hint in (bool, int, float, str, tuple[str, ...]), (kind, option.name)
             place = next(n for n, line in enumerate(lines) if line.startswith(f"    {option.name}: "))
             assert lines[place + 1].strip().startswith('"""'), (kind, option.name)
     assert len(seen) >= 12

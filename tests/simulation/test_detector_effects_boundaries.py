@@ -36,6 +36,17 @@ def bright_detector(camera, **changes):
     return true_detector(config, 1, detector, zero, zero)
 
 
+def at_boundary(sums, k):
+    """Light density between pixels k and k + 1 of a line: of the polynomial with the sums of six pixels."""
+    if not 2 <= k < len(sums) - 3:
+        return 0.5 * (float(sums[k]) + float(sums[k + 1]))
+    # antiderivative through the running sum at the seven edges about the boundary, by Lagrange
+    edges = np.arange(-3.0, 4.0)
+    running = np.concatenate([[0.0], np.cumsum(sums[k - 2 : k + 4].astype(float))])
+    slope = np.polyder(np.poly1d(np.polyfit(edges, running, 6)))(0.0)
+    return max(float(slope), 0.0)
+
+
 def moved_by_loops(light, charge, along_row, along_column, weight):
     """What boundaries bring, pixel by pixel and charge by charge, in double precision."""
     ny, nx = light.shape
@@ -53,7 +64,7 @@ def moved_by_loops(light, charge, along_row, along_column, weight):
                     for a in range(reach):
                         c = along_row[abs(b), a]
                         shift += c * (held(j + b, i + 1 + a) - held(j + b, i - a))
-                flow = weight * shift * 0.5 * (float(light[j, i]) + float(light[j, i + 1]))
+                flow = weight * shift * at_boundary(light[j], i)
                 out[j, i] += flow
                 out[j, i + 1] -= flow
             if j < ny - 1:
@@ -62,7 +73,7 @@ def moved_by_loops(light, charge, along_row, along_column, weight):
                     for b in range(reach):
                         c = along_column[b, abs(a)]
                         shift += c * (held(j + 1 + b, i + a) - held(j - b, i + a))
-                flow = weight * shift * 0.5 * (float(light[j, i]) + float(light[j + 1, i]))
+                flow = weight * shift * at_boundary(light[:, i], j)
                 out[j, i] += flow
                 out[j + 1, i] -= flow
     return out

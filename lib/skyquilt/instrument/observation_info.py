@@ -129,7 +129,7 @@ def read_observation(path: str | Path, camera: Camera) -> list[ObservationInfo]:
     Raises
     ------
     ProcessingFailure
-        MISSING_FILE, UNREADABLE_FILE, UNKNOWN_CAMERA, UNKNOWN_DETECTOR or BAD_HEADER.
+        MISSING_FILE, UNREADABLE_FILE, UNKNOWN_CAMERA, UNKNOWN_DETECTOR, UNKNOWN_FILTER or BAD_HEADER.
     """
     with FitsFile(path) as file:
         return [observation_of(file, camera)]
@@ -180,7 +180,7 @@ def header_lookup(file: FitsFile, extension: str | int | None = None) -> Lookup:
 class Translation:
     """One file's header through one camera's rules: each value by itself, or all as an `ObservationInfo`.
 
-    Every method raises ProcessingFailure BAD_HEADER (or UNKNOWN_DETECTOR) with file, name and keyword.
+    Every method raises ProcessingFailure BAD_HEADER (or UNKNOWN_DETECTOR, UNKNOWN_FILTER) with file, name and keyword.
     """
 
     def __init__(self, file: FitsFile, camera: Camera) -> None:
@@ -273,8 +273,9 @@ class Translation:
         found = self.optional("physical_filter", strict=lit)
         if lit and found not in self.camera.filters:
             known = ", ".join(self.camera.filters)
-            raise self.bad(
-                f"physical_filter is {found!r}, which is not in filters of the definition ({known})"
+            raise ProcessingFailure(
+                Reason.BAD_HEADER if found is None else Reason.UNKNOWN_FILTER,
+                f"{self.name}: physical_filter is {found!r}, which is not in filters of the definition ({known})",
             )
         return found
 

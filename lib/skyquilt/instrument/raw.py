@@ -7,7 +7,7 @@ signature removal. Only the HDUs of the detector asked for are read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class RawFrame:
     info : ObservationInfo
         With `detector_num` set, also when the file holds all detectors.
     amplifiers : dict of str to ndarray, float32, shape of the amplifier's `raw_section` [ADU]
-        Prescan and overscan included; NaN where the file has its BLANK value.
+        Prescan and overscan included; NaN where the file has its BLANK value. Those that the file has.
     header_wcs : Wcs or None
         WCS of the header, moved to the assembled detector; None when there is none that can be used, when the
         definition does not want it, and for frames not of the sky.
@@ -40,6 +40,8 @@ class RawFrame:
         Keywords of the primary header and, over them, of the detector's HDU.
     wcs_problem : str
         Why `header_wcs` is None although keywords were there.
+    absent : dict of str to str
+        Amplifiers of the definition that the file lacks, and what was found instead.
     """
 
     detector: Detector
@@ -48,6 +50,7 @@ class RawFrame:
     header_wcs: Wcs | None
     metadata: dict[str, Any]
     wcs_problem: str = ""
+    absent: dict[str, str] = field(default_factory=dict)
 
     def first_wcs(self, camera: Camera) -> Wcs:
         """Header or nominal WCS as the definition wants it; ProcessingFailure NO_WCS when neither is."""
@@ -55,7 +58,7 @@ class RawFrame:
 
 
 def read_raw(path: str | Path, camera: Camera, detector_id: int) -> RawFrame:
-    """Read one detector of a raw file.
+    """Read one detector of a raw file; amplifiers whose HDU the file lacks are left out when others are there.
 
     Parameters
     ----------
@@ -68,8 +71,8 @@ def read_raw(path: str | Path, camera: Camera, detector_id: int) -> RawFrame:
     ------
     ProcessingFailure
         MISSING_FILE, UNREADABLE_FILE (truncated, corrupt, not FITS), UNKNOWN_CAMERA, UNKNOWN_DETECTOR (not in
-        the definition, or not the one in the file), WRONG_SHAPE (size or HDU differ from the definition),
-        BAD_HEADER.
+        the definition, or not the one in the file), WRONG_SHAPE (a size differs from the definition, or no
+        amplifier is there), BAD_HEADER.
     """
     detector = camera.detector(detector_id)
     with FitsFile(path) as file:
@@ -81,10 +84,11 @@ def read_raw(path: str | Path, camera: Camera, detector_id: int) -> RawFrame:
                 Reason.UNKNOWN_DETECTOR,
                 f"{file.path.name} holds detector {info.detector_num}, expected detector {detector.id}",
             )
-        amplifiers = _read_amplifiers(file, detector)
+        hdus, absent = _amplifier_hdus(file, detector)
+        amplifiers = _read_amplifiers(file, detector, hdus)
         wcs, problem = header_wcs_of(file, camera, detector, info)
         metadata = file.primary.cards.as_dict() | detector_hdu(file, detector).cards.as_dict()
-    return RawFrame(detector, info, amplifiers, wcs, metadata, problem)
+    return RawFrame(detector, info, amplifiers, wcs, metadata, problem, absent)
 
 
 def detector_hdu(file: FitsFile, detector: Detector) -> Hdu:
@@ -100,29 +104,47 @@ def amplifier_hdu(file: FitsFile, detector: Detector, amplifier: Amplifier) -> H
     return detector_hdu(file, detector) if amplifier.extension is None else file.hdu(amplifier.extension)
 
 
-def _read_amplifiers(file: FitsFile, detector: Detector) -> dict[str, np.ndarray]:
-    """Raw sections, each HDU read once."""
-    hdus = {a.name: amplifier_hdu(file, detector, a) for a in detector.amplifiers}
+def _amplifier_hdus(file: FitsFile, detector: Detector) -> tuple[dict[str, Hdu], dict[str, str]]:
+    """HDUs of the amplifiers that the file has, their sizes checked, and what is with the others."""
+    hdus: dict[str, Hdu] = {}
+    absent: dict[str, ProcessingFailure] = {}
     for amplifier in detector.amplifiers:
-        _check_shape(file, detector, amplifier, hdus[amplifier.name])
+        try:
+            hdu = amplifier_hdu(file, detector, amplifier)
+            if not hdu.is_image:
+                raise _wrong_shape(file, detector, amplifier, hdu)
+        except ProcessingFailure as failure:
+            if failure.reason is not Reason.WRONG_SHAPE:
+                raise
+            absent[amplifier.name] = failure
+            continue
+        if hdu.shape != amplifier.hdu_size[::-1]:
+            raise _wrong_shape(file, detector, amplifier, hdu)
+        hdus[amplifier.name] = hdu
+    if not hdus:
+        raise next(iter(absent.values()))
+    return hdus, {name: failure.detail for name, failure in absent.items()}
+
+
+def _read_amplifiers(file: FitsFile, detector: Detector, hdus: dict[str, Hdu]) -> dict[str, np.ndarray]:
+    """Raw sections, each HDU read once."""
+    there = [amplifier for amplifier in detector.amplifiers if amplifier.name in hdus]
     sections: dict[str, np.ndarray] = {}
     index, image = -1, np.empty((0, 0), np.float32)
     # in the file's order: a gzip stream cannot go back without starting again
-    for amplifier in sorted(detector.amplifiers, key=lambda a: hdus[a.name].index):
+    for amplifier in sorted(there, key=lambda a: hdus[a.name].index):
         hdu = hdus[amplifier.name]
         if hdu.index != index:
             index, image = hdu.index, file.pixels(hdu)
         sections[amplifier.name] = np.ascontiguousarray(image[amplifier.raw_section.slices()])
-    return {amplifier.name: sections[amplifier.name] for amplifier in detector.amplifiers}
+    return {amplifier.name: sections[amplifier.name] for amplifier in there}
 
 
-def _check_shape(file: FitsFile, detector: Detector, amplifier: Amplifier, hdu: Hdu) -> None:
+def _wrong_shape(file: FitsFile, detector: Detector, amplifier: Amplifier, hdu: Hdu) -> ProcessingFailure:
     nx, ny = amplifier.hdu_size
-    if hdu.shape == (ny, nx):
-        return
     found = " x ".join(str(n) for n in reversed(hdu.shape)) or "no image"
     where = hdu.name or f"HDU {hdu.index}"
-    raise ProcessingFailure(
+    return ProcessingFailure(
         Reason.WRONG_SHAPE,
         f"{file.path.name}: {where} has {found} pixels, expected {nx} x {ny} for amplifier {amplifier.name} "
         f"of detector {detector.name} (a window or another binning needs a definition of its own)",
@@ -137,8 +159,8 @@ def header_wcs_of(
         return None, ""
     from skyquilt.primitives.wcs import Wcs
 
-    amplifier = detector.amplifiers[0]
-    hdu = _wcs_hdu(file, camera, detector)
+    amplifier = _first_amplifier(file, detector)
+    hdu = _wcs_hdu(file, camera, detector, amplifier)
     cards = file.primary.cards.as_dict() | hdu.cards.as_dict()
     try:
         wcs = Wcs.from_fits_header(cards)
@@ -151,11 +173,24 @@ def header_wcs_of(
     return _to_assembled(wcs, amplifier), ""
 
 
-def _wcs_hdu(file: FitsFile, camera: Camera, detector: Detector) -> Hdu:
+def _first_amplifier(file: FitsFile, detector: Detector) -> Amplifier:
+    """The first whose HDU is there; the first of all when none is."""
+    for amplifier in detector.amplifiers:
+        try:
+            amplifier_hdu(file, detector, amplifier)
+        except ProcessingFailure as failure:
+            if failure.reason is not Reason.WRONG_SHAPE:
+                raise
+        else:
+            return amplifier
+    return detector.amplifiers[0]
+
+
+def _wcs_hdu(file: FitsFile, camera: Camera, detector: Detector, amplifier: Amplifier) -> Hdu:
     special: dict[str | int, Callable[[], Hdu]] = {
         "primary": lambda: file.primary,
         "detector": lambda: detector_hdu(file, detector),
-        "amplifier": lambda: amplifier_hdu(file, detector, detector.amplifiers[0]),
+        "amplifier": lambda: amplifier_hdu(file, detector, amplifier),
     }
     place = camera.wcs.extension
     return special[place]() if place in special else file.hdu(place)

@@ -111,9 +111,10 @@ class DetectorImage:
     snaps : tuple of SnapImage
         What is left of each snap but its pixels.
     flags : tuple of Reason
-        SNAP_MISSING where the visit has fewer snaps than listed, NO_CALIBRATION without bias or flat.
+        AMPLIFIER_MISSING where one has no data, NO_CALIBRATION without bias or flat, SNAP_MISSING where fewer
+        snaps could be used than the visit has.
     detail : str
-        Why a snap is missing.
+        Why a snap or an amplifier is missing; also in the figures, as `missing`.
     figures : dict
         Numbers for the manifest.
     """
@@ -141,6 +142,7 @@ def snap_image(detector: int, snap: int, data: VisitData, removal: SignatureRemo
         "mjd": getattr(raw.info, "datetime_mid", None),
         "uncalibrated": calibrations.bias is None or calibrations.flat is None,
         "purpose": raw.detector.purpose,
+        "absent": getattr(raw, "absent", {}),
     }
     return SnapImage(snap, isr, info)
 
@@ -221,17 +223,33 @@ def detector_image(
         interpolate_pixels(
             exposure.image, exposure.mask, exposure.variance, where, removal.config.interpolation
         )
-    figures = _figures(usable, exposure)
+    figures = _figures(usable, exposure) | ({"missing": detail} if detail else {})
     kept = tuple(replace(one, isr=replace(one.isr, exposure=exposure)) for one in usable)
     return DetectorImage(exposure, kept, flags, detail, figures)
 
 
 def _flags(lost: list[Outcome], usable: list[SnapImage]) -> tuple[tuple[Reason, ...], str]:
-    flags = [Reason.NO_CALIBRATION] if usable[0].raw_info["uncalibrated"] else []
+    details = [
+        f"snap {one.snap}: amplifier {each.name} {_what_is_wrong(one, each.name, each.status)}"
+        for one in usable
+        for each in one.isr.amplifiers
+        if each.status != "good"
+    ]
+    flags = [Reason.AMPLIFIER_MISSING] if details else []
+    if usable[0].raw_info["uncalibrated"]:
+        flags.append(Reason.NO_CALIBRATION)
     if lost:
         flags.append(Reason.SNAP_MISSING)
-    detail = "; ".join(f"snap {outcome.item}: {outcome.reason.value}, {outcome.detail}" for outcome in lost)
-    return tuple(flags), detail
+    details += [f"snap {outcome.item}: {outcome.reason.value}, {outcome.detail}" for outcome in lost]
+    return tuple(flags), "; ".join(details)
+
+
+def _what_is_wrong(snap: SnapImage, name: str, status: str) -> str:
+    """Of an amplifier without data, for the manifest."""
+    absent = snap.raw_info["absent"].get(name)
+    if absent is not None:
+        return f"is absent, {absent}"
+    return "is dead: all pixels are equal" if status == "dead" else "has no finite pixel"
 
 
 def _figures(usable: list[SnapImage], exposure: Exposure) -> dict[str, Any]:

@@ -144,14 +144,15 @@ def _photometric_stars(
     rows, partners = match.rows[number], match.partners[number]
     columns = result.columns
     spoilt = columns["ap12Flux_flag"] | columns["centroid_flag"]
-    for name in ("bad", "saturated", "suspect", "cr", "nodata", "edge"):
+    for name in ("bad", "saturated", "suspect", "crCenter", "nodata", "edge"):
         spoilt = spoilt | columns[f"pixelFlags_{name}"]
     keep = ~spoilt[rows] & ~(columns["extendedness"][rows] > 0.5)
     if partners.size:
         keep &= match.is_star[partners]
-    alone = keep & (columns["neighbours"][rows] < config.max_neighbour)
-    if alone.sum() >= config.min_stars_per_detector:
-        keep = alone
+    # preferences: no repaired pixel anywhere in the footprint, then no neighbour
+    for better in (~columns["pixelFlags_cr"][rows], columns["neighbours"][rows] < config.max_neighbour):
+        if (keep & better).sum() >= config.min_stars_per_detector:
+            keep &= better
     rows, partners = rows[keep], partners[keep]
     error = columns["ap12InstFluxErr"][rows] * result.aperture_correction.factor
     return rows, columns["calibInstFlux"][rows], error, match.flux[partners], match.flux_error[partners]

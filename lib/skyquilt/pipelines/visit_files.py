@@ -70,12 +70,13 @@ class VisitFiles:
             raise ProcessingFailure(Reason(frame["reason"]), frame["detail"])
         raw = read_raw(frame["path"], self.camera, detector)
         for name in self.excluded_amplifiers.get(detector, ()):
-            if name not in raw.amplifiers:
+            if name not in raw.detector.amplifier_names:
                 raise ProcessingFailure(
                     Reason.EXCLUDED,
                     f"the exclusion table names amplifier {name}, which detector {detector} has not",
                 )
-            raw.amplifiers[name][:] = np.nan
+            if name in raw.amplifiers:
+                raw.amplifiers[name][:] = np.nan
         try:
             return replace(raw, header_wcs=raw.first_wcs(self.camera))
         except ProcessingFailure:
@@ -102,8 +103,21 @@ def visit_files(
     frames: dict[int, list[Mapping[str, Any]]] = {}
     for frame in sorted(entry["frames"], key=lambda frame: (frame["detector"], frame["snap"])):
         frames.setdefault(frame["detector"], []).append(frame)
+    for detector, own in frames.items():
+        frames[detector] = _with_missing_snaps(own, sorted({frame["snap"] for frame in entry["frames"]}))
     excluded = {int(detector): names for detector, names in entry["excluded_amplifiers"].items()}
     return VisitFiles(camera, frames, calibration_set(entry), excluded, directory, provenance)
+
+
+def _with_missing_snaps(own: Sequence[Mapping[str, Any]], snaps: Sequence[int]) -> list[Mapping[str, Any]]:
+    """A detector's frames, with an entry for each snap of the visit that only other detectors have."""
+    known = {frame["snap"]: frame for frame in own}
+    lack = {
+        "path": "",
+        "reason": Reason.MISSING_FILE.value,
+        "detail": "ingest found no usable file of this snap for this detector, others have it",
+    }
+    return [known.get(snap) or {"snap": snap, **lack} for snap in snaps]
 
 
 def calibration_set(entry: Mapping[str, Any]) -> CalibrationSet:

@@ -40,6 +40,8 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     SNAP_MISSING = "snap_missing"
     NOT_SCIENCE = "not_science"
+    AMPLIFIER_MISSING = "amplifier_missing"
+    UNKNOWN_FILTER = "unknown_filter"
 
     @property
     def bit(self) -> int:
@@ -74,6 +76,8 @@ REASON_TEXTS: dict[Reason, str] = {
     Reason.DUPLICATE: "Another file holds the same visit, snap and detector.",
     Reason.SNAP_MISSING: "One of the visit's snaps could not be used; the image is of the others.",
     Reason.NOT_SCIENCE: "A wavefront or guide detector: its image is calibrated, sources are not measured.",
+    Reason.AMPLIFIER_MISSING: "An amplifier is absent, dead or excluded: its pixels hold no data, the others are whole.",
+    Reason.UNKNOWN_FILTER: "The header names a filter that the camera definition does not have.",
 }
 
 

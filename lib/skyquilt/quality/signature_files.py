@@ -147,7 +147,8 @@ def calibration_tables(
     Returns
     -------
     dict
-        amplifiers: detector, amplifier, gain, gain_error, true_gain, read_noise, true_read_noise;
+        amplifiers: detector, amplifier, gain, gain_error, true_gain, read_noise, read_noise_error,
+        true_read_noise;
         crosstalk: detector, victim, source, coefficient, error, true;
         linearity: detector, amplifier, level [ADU], deviation (fraction) from a straight line.
     """

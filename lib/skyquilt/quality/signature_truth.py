@@ -35,6 +35,9 @@ SKY_LIGHT = 0.02
 STAR_SNR, STAR_FULL_WELL = 100.0, (0.02, 0.75)
 """Stars whose size is compared: least S/N, and range of their peak over the full well."""
 
+LEAST_PIXELS = 1000
+"""With fewer empty pixels a frame has no pull width and no residual of fringes."""
+
 _EIGHT = np.ones((3, 3), bool)
 
 
@@ -139,7 +142,7 @@ def sky_pull_row(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, float]:
         empty &= truth.light < SKY_LIGHT * np.sqrt(variance) * frame.flat
         difference = frame.received()[empty] - truth.expected[empty]
         pulls = difference / (frame.flat[empty] * np.sqrt(variance[empty]))
-    if pulls.size < 1000:
+    if pulls.size < LEAST_PIXELS:
         return {"width": np.nan, "mean": np.nan, "n": int(pulls.size)}
     return {"width": mad_width(pulls), "mean": float(np.mean(pulls, dtype=np.float64)), "n": int(pulls.size)}
 
@@ -212,7 +215,14 @@ def _window(x: float, y: float, reach: int, shape: tuple[int, int]) -> tuple[sli
 
 
 def trail_rows(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, np.ndarray]:
-    """Share of each satellite trail's pixels that is marked, and its brightness over the noise of a pixel."""
+    """How much of each satellite trail is marked.
+
+    Returns
+    -------
+    dict
+        brightness (mean of its pixels over the noise of a pixel), share (of its pixels that are marked), length
+        [pixel]: one value per trail.
+    """
     marked = frame.exposure.mask.any(["STREAK"])
     noise = float(np.sqrt(np.nanmedian(frame.exposure.variance)))
     events = truth.events[(truth.events["kind"] == "streak").to_numpy()]
@@ -220,7 +230,9 @@ def trail_rows(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, np.ndarra
     by_event = dict(tuple(pixels.groupby("event")))
     rows = []
     for event, brightness in zip(events["event"].tolist(), events["surfaceBrightness"].tolist()):
-        own = by_event[event]
+        own = by_event.get(event)
+        if own is None:
+            continue
         length = float(np.hypot(np.ptp(own["x"]), np.ptp(own["y"])))
         rows.append((brightness / noise, float(marked[own["y"], own["x"]].mean()), length))
     columns = list(zip(*rows)) if rows else [(), (), ()]
@@ -249,7 +261,7 @@ def saturation_row(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, float
 
 
 def fringe_row(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, float]:
-    """Share of the fringes that is left: the residual's projection on the true pattern."""
+    """Share of the fringes that is left: the residual's projection on the true pattern, with its error."""
     if truth.fringe is None or not truth.fringe.any():
         return {"residual": np.nan, "error": np.nan}
     good = frame.usable & ~ndimage.binary_dilation(truth.where("cosmic_ray", "streak", "ghost"), _EIGHT)
@@ -257,6 +269,8 @@ def fringe_row(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, float]:
         good &= truth.light < SKY_LIGHT * np.sqrt(frame.exposure.variance) * frame.flat
         left = frame.exposure.image - (truth.expected - truth.fringe) / frame.flat
         pattern = truth.fringe / frame.flat
+    if np.count_nonzero(good) < LEAST_PIXELS:
+        return {"residual": np.nan, "error": np.nan}
     pattern, left = pattern[good].astype(np.float64), left[good].astype(np.float64)
     pattern, left = pattern - pattern.mean(), left - left.mean()
     power = float((pattern**2).sum())

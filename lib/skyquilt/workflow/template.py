@@ -56,7 +56,7 @@ def make_survey(directory: Path, template: str, camera: str, raw: Sequence[str])
     directory.mkdir(parents=True, exist_ok=True)
     if template == "blank":
         places = [_as_given(place) for place in raw]
-        text = BLANK.format(name=directory.resolve().name, camera=_as_given(camera), raw=places)
+        text = BLANK.format(name=directory.resolve().name, camera=_camera_as_given(camera), raw=places)
     else:
         text = (skyquilt.production_root() / "config" / f"{template}.yaml").read_text()
     write_bytes(directory / "Snakefile", SNAKEFILE.encode())
@@ -73,6 +73,11 @@ def _check_camera(name: str) -> None:
         load_camera(Path(name) if Path(name).is_file() else name)
     except CameraError as error:
         raise ConfigurationError(f"--camera {name}: {error}") from error
+
+
+def _camera_as_given(camera: str) -> str:
+    """A file's path, or the name of a definition: a directory of that name is none."""
+    return _as_given(camera) if Path(camera).is_file() else camera
 
 
 def _as_given(place: str) -> str:

@@ -184,9 +184,10 @@ def judge(
     """Try every shape at every place and mark the pixels of the best where it is significant; how many are.
 
     A shape is there when its filter responds above `sharper` sigma, which no scene explains, and the charge in
-    it is above `stronger` sigma, which noise rarely does; `mark_shape` marks it. Places whose stamp is not all
-    usable are left to `test_pixel`. Where the best response is above `weak` sigma, and the charge as strong,
-    `response_at` has it [sigma], `shape_at` the shape and `amplitude_at` its peak [unit of the image]; else
+    it is above `stronger` sigma, which noise rarely does, times the root of |h|: shapes of many pixels are so
+    bright anyway where their peak is, and would let in most of the noise. `mark_shape` marks it. Places whose
+    stamp is not all usable are left to `test_pixel`. Where the best response is above `weak` sigma, and the
+    charge as strong, `response_at` has it [sigma], `shape_at` the shape and `amplitude_at` its peak; else
     0, -1 and 0.
     """
     rows, columns = image.shape
@@ -200,11 +201,14 @@ def judge(
     excess = np.empty(size)
     lowest = np.empty(4)
     amplitude = 0.0
-    gain = np.empty(n_shapes)
+    gain = np.zeros(n_shapes)
+    norm = np.zeros(n_shapes)
     for s in range(n_shapes):
-        gain[s] = 0.0
         for k in range(size):
             gain[s] += flat_weights[s, k] * flat_shapes[s, k]
+            norm[s] += flat_shapes[s, k] ** 2
+        # S/N of a shape whose peak pixel is worth 1
+        norm[s] = np.sqrt(norm[s])
     n_marked = 0
     for p in range(places.size):
         response_at[p] = 0.0
@@ -260,7 +264,7 @@ def judge(
                 charge += h * value[k]
                 spread += h * h * error
             significance = response / np.sqrt(noise)
-            if significance > best and charge > stronger * np.sqrt(spread):
+            if significance > best and charge > stronger * np.sqrt(norm[s] * spread):
                 best = significance
                 chosen = s
                 amplitude = response / gain[s]

@@ -37,8 +37,8 @@ class CosmicRayConfig:
     """Least response of a filter that counts in a chain of responses [sigma]."""
     together: float = 4.8
     """Least significance of a chain: sum of n independent responses over sqrt(n) [sigma]."""
-    stronger: float = 4.7
-    """Least charge in the shape of a hit [sigma]."""
+    stronger: float = 4.6
+    """Least charge in the shape of a hit, for a single pixel [sigma]; more pixels need up to 1.5 times as much."""
     grow: float = 2.2
     """Least excess of a pixel next to a hit [sigma]."""
     grow_gap: float = 4.0
@@ -143,7 +143,12 @@ def find_cosmic_rays(
     ValueError
         When shapes differ.
     """
-    if not image.shape == unusable.shape == variance.shape == (unusable if defects is None else defects).shape:
+    if (
+        not image.shape
+        == unusable.shape
+        == variance.shape
+        == (unusable if defects is None else defects).shape
+    ):
         raise ValueError(
             f"image {image.shape}, mask {unusable.shape} and variance {variance.shape} must have one shape"
         )

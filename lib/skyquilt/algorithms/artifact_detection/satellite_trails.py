@@ -41,7 +41,7 @@ LONG, THIN = 12.0, 4.0
 """Bright things with a diagonal at least this long [binned pixel], and its square over their area at least this,
 may be trails; others are limited to `COMPACT_LIMIT`."""
 
-COMPACT_LIMIT = 1.0
+COMPACT_LIMIT = 2.0
 
 BINS = 680
 TRIES = 20
@@ -64,7 +64,7 @@ class SatelliteTrailsConfig:
     least_length: float = 200.0
     """Trails with one end within the detector are at least this long, with both ends twice that [pixel]."""
 
-    least_crossing: float = 40.0
+    least_crossing: float = 80.0
     """Trails that cross the detector, or a corner of it, are at least this long [pixel]."""
 
     least_shining: float = 0.55
@@ -81,6 +81,10 @@ class SatelliteTrailsConfig:
     greatest_bow: float = 0.004
     """Greatest distance of a trail's middle from its chord, in units of its length: a straight line on the
     sky is bent by the camera's distortion."""
+
+    plain: float = 0.8
+    """Trails below this surface brightness [noise of a pixel] must cross the detector and be more even, and
+    stand out more, than brighter ones."""
 
     least_aspect: float = 15.0
     """Least length of a trail that ends within the detector, in units of its width."""
@@ -146,7 +150,7 @@ def find_trails(
     unusable = np.ascontiguousarray(unusable, dtype=bool)
     search = _Search(image, variance, unusable, config, psf_fwhm)
     for ends in expected:
-        search.judge(ends, config.expected_threshold)
+        search.judge(ends, config.expected_threshold, expected=True)
     while len(search.trails) < config.greatest_number and search.round():
         pass
     return sorted(search.trails, key=lambda trail: -trail.snr)
@@ -167,9 +171,9 @@ class _Search:
 
         self.threshold = float(norm.isf(config.false_alarm / n_lines))
 
-    def judge(self, ends, threshold) -> bool:
+    def judge(self, ends, threshold, expected=False) -> bool:
         """Verify one line [pixel]; a trail is kept and taken out."""
-        verdict = verify_line(*self.pixels, ends, self.config, self.psf_fwhm, threshold)
+        verdict = verify_line(*self.pixels, ends, self.config, self.psf_fwhm, threshold, expected)
         if verdict.trail is None:
             self.rejected.append(verdict.reason)
             return False

@@ -241,6 +241,8 @@ def fit_line(
             limit = max(limit, 1.5 * float(np.percentile(own, 60)))
         snr = np.clip(snr, -4.0, limit)
         scores = snr[np.arange(snr.shape[0]), column].sum(axis=1) / math.sqrt(snr.shape[0])
+        # a bow is one more number to fit: it must gain two sigma
+        scores = np.where(grid[:, 2] == 0, scores, np.sqrt(np.maximum(scores**2 - 4, 0)))
         k = int(np.argmax(scores))
         # limited blocks score alike in all boxes that the trail fills: broader ones must be clearly better
         if scores[k] > max(1.03 * best.score, best.score):

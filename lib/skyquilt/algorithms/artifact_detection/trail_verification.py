@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SIDE = 40
 """The cross-section is looked at to this distance [pixel]."""
 
-STAR = 20.0
+STAR = 5.0
 """A place this much brighter than the line's typical one is a star."""
 
 STANDS_OUT = 4.0
@@ -106,6 +106,7 @@ class _Line:
     brightness: np.ndarray
     noise: np.ndarray
     rank: np.ndarray
+    least_rank: np.ndarray
     first: int
     last: int
 
@@ -127,6 +128,7 @@ def verify_line(
     config: SatelliteTrailsConfig,
     psf_fwhm: float | None,
     threshold: float,
+    expected: bool = False,
 ) -> Verdict:
     """Follow a line over the whole detector and judge it.
 
@@ -140,6 +142,8 @@ def verify_line(
         [pixel].
     threshold : float
         Least S/N.
+    expected : bool
+        Whether a trail is expected there: it may be short or faint then.
     """
     seen = None
     for _ in range(2):
@@ -151,7 +155,7 @@ def verify_line(
         if _rank_excess(line) < 0.5 * _needed_excess(line, config):
             return Verdict(None, "no better than beside")
         ends, seen = _ends(line), (line.last + 1 - line.first) * line.strip.block
-    reason = _objection(line, unusable, config, psf_fwhm, threshold)
+    reason = _objection(line, unusable, config, psf_fwhm, threshold, expected)
     if reason:
         return Verdict(None, reason)
     trail = _trail(line, image.shape, config)
@@ -176,13 +180,14 @@ def _follow(image, variance, unusable, ends, config, threshold, length=None) -> 
     if fit.score < threshold:
         return None
     fit = fit_line(strip, seen, fit, config.greatest_bow * (seen.stop - seen.start) * strip.block)
-    brightness, noise, rank = _along(strip, fit)
+    brightness, noise, rank, least_rank = _along(strip, fit)
     first, last = extent(brightness, noise)
-    return _Line(strip, fit, brightness, noise, rank, first, last)
+    return _Line(strip, fit, brightness, noise, rank, least_rank, first, last)
 
 
-def _along(strip: Strip, fit: LineFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Brightness on the line by block, its noise, and the share of boxes beside the line that are as bright.
+def _along(strip: Strip, fit: LineFit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Brightness on the line by block, its noise, the share of boxes beside the line that are as bright, and the
+    least that share can be.
 
     The noise is that of the pixels, or the scatter of the boxes beside the line where that is larger (crowds).
     """
@@ -195,16 +200,16 @@ def _along(strip: Strip, fit: LineFit) -> tuple[np.ndarray, np.ndarray, np.ndarr
     beside = np.where(distance > fit.width + 2, mean, np.nan)
     count = np.isfinite(beside).sum(axis=1)
     known = np.isfinite(own) & (count > REACH // 4)
-    scatter, rank = np.full(n, np.nan), np.full(n, np.nan)
+    scatter, rank, least = (np.full(n, np.nan) for _ in range(3))
     if known.any():
         part = beside[known]
         scatter[known] = 1.4826 * median_of_known(np.abs(part - median_of_known(part, 1)[:, None]), 1)
         # boxes overlap: no more can be said than that so many independent ones are fainter
-        independent = np.maximum(count[known] / fit.width, 2)
-        rank[known] = np.maximum((part >= own[known, None]).sum(axis=1) / count[known], 1 / (independent + 1))
+        least[known] = 1 / (np.maximum(count[known] / fit.width, 2) + 1)
+        rank[known] = np.maximum((part >= own[known, None]).sum(axis=1) / count[known], least[known])
         usual = float(np.median(scatter[known] / formal[known]))
         scatter[known] = np.maximum(scatter[known], usual * formal[known])
-    return np.where(known, own, np.nan), np.where(known, np.fmax(scatter, formal), np.nan), rank
+    return np.where(known, own, np.nan), np.where(known, np.fmax(scatter, formal), np.nan), rank, least
 
 
 def extent(brightness: np.ndarray, noise: np.ndarray) -> tuple[int, int]:
@@ -293,7 +298,7 @@ def cross_section(profile: np.ndarray) -> tuple[float, int, int]:
     return float(sum(crossings)), first, last
 
 
-def _objection(line, unusable, config, psf_fwhm, threshold) -> str:
+def _objection(line, unusable, config, psf_fwhm, threshold, expected) -> str:
     """Why a line is no trail; empty when there is nothing against it."""
     brightness, noise = line.brightness[line.inside], line.noise[line.inside]
     known = np.isfinite(brightness)
@@ -302,7 +307,8 @@ def _objection(line, unusable, config, psf_fwhm, threshold) -> str:
         return "hidden"
     start, end = _is_open(line, unusable.shape)
     length = (line.last + 1 - line.first) * line.strip.block
-    least = (config.least_crossing, config.least_length, 2 * config.least_length)[start + end]
+    n_open = 0 if expected else start + end
+    least = (config.least_crossing, config.least_length, 2 * config.least_length)[n_open]
     if length < least:
         return f"short: {length} of {least}"
     brightness, noise = brightness[known], noise[known]
@@ -317,26 +323,25 @@ def _objection(line, unusable, config, psf_fwhm, threshold) -> str:
     excess = _rank_excess(line)
     if excess < _needed_excess(line, config):
         return f"no better than beside: {excess:.1f}"
-    return _shape_objection(line, unusable, config, psf_fwhm, start + end)
+    return _shape_objection(line, unusable, config, psf_fwhm, n_open, expected)
 
 
 def _rank_excess(line) -> float:
     """How far the blocks' ranks exceed chance: Fisher's sum of logarithms, of mean 2 and variance 4 a block."""
-    rank = line.rank[line.inside]
+    return _excess(line.rank[line.inside])
+
+
+def _excess(rank) -> float:
     rank = rank[np.isfinite(rank)]
-    if not rank.size:
-        return 0.0
-    return float((-2 * np.log(rank).sum() - 2 * rank.size) / math.sqrt(4 * rank.size))
+    return float((-2 * np.log(rank) - 2).sum() / math.sqrt(4 * max(rank.size, 1)))
 
 
 def _needed_excess(line, config) -> float:
     """Least rank excess: of few blocks and broad boxes a share of what a line reaches that beats all beside it."""
-    n = int(np.isfinite(line.rank[line.inside]).sum())
-    independent = max((2 * REACH + 1 - 2 * line.fit.width - 6) / line.fit.width, 2)
-    return min(config.least_rank_excess, 0.55 * (2 * math.log(independent + 1) - 2) * math.sqrt(n) / 2)
+    return min(config.least_rank_excess, 0.55 * _excess(line.least_rank[line.inside]))
 
 
-def _shape_objection(line, unusable, config, psf_fwhm, n_open) -> str:
+def _shape_objection(line, unusable, config, psf_fwhm, n_open, expected) -> str:
     profile, _ = aligned_profile(line)
     width, first, last = cross_section(profile)
     bright = line.brightness[line.inside]
@@ -354,10 +359,14 @@ def _shape_objection(line, unusable, config, psf_fwhm, n_open) -> str:
             return "nothing to compare with on one side"
         if peak - float(np.percentile(known, 30)) < 0.6 * peak:
             return "a step"
-    if not _stands_out(profile, first, last):
+    # what is fainter than asked for must be beyond doubt
+    strict = 1.0 if expected or peak > config.plain * _pixel_noise(line) else 1.5
+    if strict > 1 and n_open:
+        return "faint and ends within the detector"
+    if not _stands_out(profile, first, last, strict * STANDS_OUT):
         return "one of many"
     even = np.abs(np.log(np.maximum(bright, 1e-30) / np.median(bright))) < EVEN
-    if float(even.mean()) < config.least_shining:
+    if float(even.mean()) < strict * config.least_shining:
         return f"uneven: {even.mean():.2f}"
     if _troughs(profile, first, last) < -0.35 * peak:
         return "a wave"
@@ -370,14 +379,14 @@ def _shape_objection(line, unusable, config, psf_fwhm, n_open) -> str:
     return ""
 
 
-def _stands_out(profile, first, last) -> bool:
+def _stands_out(profile, first, last, times) -> bool:
     """Whether the trail's level is far above those of equal boxes beside it."""
     width = last + 1 - first
     filled = np.nan_to_num(profile, nan=0.0)
     boxes = np.convolve(filled, np.full(width, 1 / width), mode="valid")
     start = np.arange(boxes.size)
     beside = boxes[(start > last + 2) | (start + width < first - 1)]
-    return beside.size < width or boxes[first] > STANDS_OUT * 1.4826 * float(np.median(np.abs(beside)))
+    return beside.size < width or boxes[first] > times * 1.4826 * float(np.median(np.abs(beside)))
 
 
 def _pixel_noise(line) -> float:
@@ -421,7 +430,7 @@ def _fades(line, share, long) -> bool:
 
 def _along_axis(line) -> bool:
     x0, y0, x1, y1 = _ends(line)
-    return min(abs(x1 - x0), abs(y1 - y0)) < max(1.5, 1e-3 * math.hypot(x1 - x0, y1 - y0))
+    return min(abs(x1 - x0), abs(y1 - y0)) < 4.0
 
 
 def _blocked(line, unusable) -> float:

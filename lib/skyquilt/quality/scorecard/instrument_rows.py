@@ -160,7 +160,8 @@ def _star_size_rows(card: Card, table: pd.DataFrame) -> None:
         card.add(_SIGNATURE, f"star size against flux, {name}", found, unit="fraction", note="at full well")
 
     def share(peak: np.ndarray, left: np.ndarray, whole: np.ndarray, weight: np.ndarray) -> float:
-        return _slope(peak, left, weight) / _slope(peak, whole, weight)
+        slope = _slope(peak, whole, weight)
+        return _slope(peak, left, weight) / slope if slope else float("nan")
 
     left = card.estimate(
         ("star size", "share"), share, objects, peak, columns["corrected"], columns["uncorrected"], weight
@@ -176,10 +177,11 @@ def _star_size_rows(card: Card, table: pd.DataFrame) -> None:
 
 
 def _slope(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    """Slope of a weighted straight line."""
+    """Slope of a weighted straight line; NaN where all x are one."""
     total = weight.sum()
     x0, y0 = (weight * x).sum() / total, (weight * y).sum() / total
-    return float((weight * (x - x0) * (y - y0)).sum() / (weight * (x - x0) ** 2).sum())
+    spread = float((weight * (x - x0) ** 2).sum())
+    return float((weight * (x - x0) * (y - y0)).sum()) / spread if spread > 0 else float("nan")
 
 
 def _saturation_rows(card: Card, table: pd.DataFrame) -> None:

@@ -86,7 +86,9 @@ def move_light(light, charge, along_row, along_column, weight, out):
     weight : float
         Part of the light that falls.
     out : ndarray of float32, shape (ny, nx) [e]
-        Changed in place. Light at a boundary is the mean of its two pixels; none crosses the edges.
+        Changed in place. Light at a boundary is that of the fifth-degree polynomial through the sums of the six
+        pixels across it (their mean is 10 % off in the core of a star of 3 pixels), of two near the edges; none
+        crosses the edges.
     """
     ny, nx = light.shape
     reach = along_row.shape[1]
@@ -96,6 +98,8 @@ def move_light(light, charge, along_row, along_column, weight, out):
     pair = np.empty(width, dtype=np.float32)
     shift = np.empty(nx, dtype=np.float32)
     half = np.float32(0.5) * weight
+    near, middle, far = np.float32(37 / 60), np.float32(-8 / 60), np.float32(1 / 60)
+    density = np.empty(nx, dtype=np.float32)
     for k in range(-reach, ny + reach):
         padded, row = rows[(k + n_slot) % n_slot], charge[min(max(k, 0), ny - 1)]
         padded[:reach] = row[0]
@@ -115,7 +119,13 @@ def move_light(light, charge, along_row, along_column, weight, out):
                 for i in range(nx - 1):
                     shift[i] += c * (right[i] - left[i])
         for i in range(nx - 1):
-            shift[i] *= half * (light[j, i] + light[j, i + 1])
+            density[i] = half * (light[j, i] + light[j, i + 1])
+        for i in range(2, nx - 3):
+            a, b = light[j, i] + light[j, i + 1], light[j, i - 1] + light[j, i + 2]
+            smooth = near * a + middle * b + far * (light[j, i - 2] + light[j, i + 3])
+            density[i] = max(weight * smooth, np.float32(0))
+        for i in range(nx - 1):
+            shift[i] *= density[i]
         for i in range(nx - 1):
             out[j, i] += shift[i]
         for i in range(nx - 1):
@@ -132,8 +142,16 @@ def move_light(light, charge, along_row, along_column, weight, out):
                 right, left = pair[reach + a : reach + a + nx], pair[reach - a : reach - a + nx]
                 for i in range(nx):
                     shift[i] += c * (right[i] + left[i])
+        if 2 <= j < ny - 3:
+            for i in range(nx):
+                a, b = light[j, i] + light[j + 1, i], light[j - 1, i] + light[j + 2, i]
+                smooth = near * a + middle * b + far * (light[j - 2, i] + light[j + 3, i])
+                density[i] = max(weight * smooth, np.float32(0))
+        else:
+            for i in range(nx):
+                density[i] = half * (light[j, i] + light[j + 1, i])
         for i in range(nx):
-            shift[i] *= half * (light[j, i] + light[j + 1, i])
+            shift[i] *= density[i]
         for i in range(nx):
             out[j, i] += shift[i]
         for i in range(nx):
