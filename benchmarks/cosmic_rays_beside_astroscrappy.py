@@ -110,7 +110,10 @@ def point_stamps(profile: str, fwhm: float, ellipticity: float, angle: float) ->
     # one image on eighths of pixels holds all places: of a pixel's eighths each is a place, seen from the other side
     grid = seen.drawImage(nx=8 * side, ny=8 * side, scale=1 / 8, method="no_pixel", dtype=float).array * 64
     by_place = grid.reshape(side, 8, side, 8).transpose(1, 3, 0, 2)[::-1, ::-1]
-    return np.ascontiguousarray(np.maximum(by_place, 0))
+    # the stamp of a bright star must not end in a step
+    radius = np.hypot(*(np.indices((side, side)) - side // 2)) / fwhm
+    taper = np.cos(0.5 * np.pi * np.clip((radius - 3.5) / 1.4, 0, 1)) ** 2
+    return np.ascontiguousarray(np.maximum(by_place, 0) * taper)
 
 
 def _add(light: np.ndarray, stamps: np.ndarray, x: float, y: float, flux: float) -> float:

@@ -83,6 +83,11 @@ def planned_calibrations(wildcards):
     return calibration_manifests(registry.needed_calibrations(selected_chunks()))
 
 
+def planned_calibration_slices(wildcards):
+    needed = registry.needed_calibrations(selected_chunks())
+    return [calibration_slice(kind, name) for kind in needed for name in needed[kind]]
+
+
 def everything(wildcards):
     """All manifests of the plan, intermediates too: Snakemake makes a missing one only when it is asked for.
 

@@ -39,6 +39,8 @@ rule quality_site:
     input:
         stage="stage/quality_site.json",
         unusable=UNUSABLE,
+        calibration_slices=planned_calibration_slices,
+        calibrations=planned_calibrations,
         chunks=characterized_chunks,
         pictures=pictured_chunks,
         tables=template("visit_tables_manifest"),
@@ -47,6 +49,7 @@ rule quality_site:
         manifest=template("quality_site_manifest"),
     log:
         "logs/quality_site/release.log",
+    threads: threads_per_job
     params:
         execution=execution,
     script:

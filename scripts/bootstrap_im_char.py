@@ -12,6 +12,7 @@ from skyquilt.io.products import path
 from skyquilt.io.reference_catalog import ReferenceCatalogMap, read_reference
 from skyquilt.pipelines.bootstrap_im_char import BootstrapImCharConfig, bootstrap_im_char
 from skyquilt.pipelines.detector_image import SignatureRemoval
+from skyquilt.pipelines.ghost_prediction import predict_ghosts
 from skyquilt.pipelines.image_characterization import Visit, VisitResult
 from skyquilt.pipelines.visit_files import calibration_set, detector_file, visit_files
 from skyquilt.primitives.schemas import SOURCE
@@ -69,7 +70,8 @@ def make_visit(
     visit = Visit(entry["visit"], entry["band"], entry["physical_filter"], entry["home_tract"])
     config = job.config(BootstrapImCharConfig)
     removal = SignatureRemoval(job.isr(), job.root)
-    result = bootstrap_im_char(visit, sorted(data.frames), data, reference, removal, config, pool.map)
+    ghosts = predict_ghosts(camera, entry, reference)
+    result = bootstrap_im_char(visit, sorted(data.frames), data, reference, removal, config, pool.map, ghosts)
     write_visit(writer, entry, result)
 
 

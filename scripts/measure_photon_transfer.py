@@ -7,6 +7,7 @@ from skyquilt.pipelines.calibration_files import (
     write_component_file,
 )
 from skyquilt.pipelines.calibration_products.brighter_fatter import (
+    area_changes,
     brighter_fatter_figures,
     measure_brighter_fatter,
 )
@@ -24,8 +25,15 @@ def main(job: Job) -> None:
         measure = MeasureDetector(measure_photon_transfer, inputs, config)
         measured = note_components(manifest, "ptc", pool.map(measure, inputs.frames.detectors()))
         kernels = {}
+        found = {detector: area_changes(transfer, config) for detector, transfer in measured.items()}
         for detector, transfer in measured.items():
-            kernel = measure_brighter_fatter(transfer, camera.detector(detector), config)
+            pixel = camera.detector(detector).pixel_size
+            siblings = [
+                changes
+                for other, changes in found.items()
+                if changes is not None and other != detector and camera.detector(other).pixel_size == pixel
+            ]
+            kernel = measure_brighter_fatter(transfer, camera.detector(detector), config, siblings)
             figures = brighter_fatter_figures(transfer, kernel, config)
             manifest.figures[str(detector)]["brighter_fatter"] = figures
             if kernel is not None:

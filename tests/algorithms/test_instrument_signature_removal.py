@@ -26,6 +26,7 @@ from skyquilt.algorithms.instrument_signature_removal.full_frame import (
 from skyquilt.primitives.detector_characterization import Crosstalk, Defects, Linearizer, PhotonTransfer
 from skyquilt.primitives.exposure import Exposure
 from skyquilt.primitives.failure import ProcessingFailure, Reason
+from skyquilt.primitives.geometry import Box
 from skyquilt.primitives.mask import Mask
 
 CONFIG = InstrumentSignatureRemovalConfig()
@@ -215,6 +216,21 @@ def test_defects_do_not_reach_the_variance_of_their_neighbours(detector, raw_fra
     good = ~result.exposure.mask.any(["BAD"])
     # photons and a read noise of 6, known to 2.4 % in each amplifier
     assert_allclose(result.exposure.variance[good].mean(), 30 + 36, rtol=0.05)
+
+
+def test_defects_of_the_definition_hold_without_calibrations(detector, raw_frame, rng):
+    """Boxes of the camera definition are BAD in every frame, cut at the detector's edge, with found defects or not."""
+    known = replace(detector, defects=(Box(80, 60, 20, 20),))
+    raw = raw_frame(known, np.full(SHAPE, 30.0), rng)
+    manual = np.zeros(SHAPE, bool)
+    manual[60:, 80:] = True
+    result = run_isr(raw, NONE, CONFIG)
+    assert result.steps["defects"] == "done"
+    assert_array_equal(result.exposure.mask.any(["BAD"]), manual)
+    found = Defects(np.array([[-2, 3, 5, 1]], np.int32), np.zeros(1, np.int16), np.zeros(1))
+    result = run_isr(raw, DetectorCalibrations(defects=found), CONFIG)
+    manual[3, :3] = True
+    assert_array_equal(result.exposure.mask.any(["BAD"]), manual)
 
 
 def test_strips_change_no_bit(detector, raw_frame, rng, monkeypatch):

@@ -25,12 +25,12 @@ from skyquilt.algorithms.artifact_detection.satellite_trails import (
     SatelliteTrailsConfig,
     Trail,
     find_trails,
-    over_scatter,
     paint_line,
     trail_mask,
 )
+from skyquilt.algorithms.artifact_detection.trail_line import extent
 from skyquilt.algorithms.artifact_detection.trail_profile import line_in_box, median_of_known, strip_along
-from skyquilt.algorithms.artifact_detection.trail_verification import extent
+from skyquilt.algorithms.artifact_detection.trail_search_image import over_scatter
 
 CONFIG = SatelliteTrailsConfig()
 SIZE = 512
@@ -141,9 +141,8 @@ def test_quoted_brightness_angle_and_width(rng):
         )
         assert abs((trail.angle - angle + math.pi / 2) % math.pi - math.pi / 2) < 0.01
         middle = 0.5 * (SIZE - 1)
-        true = offset + middle * (math.cos(angle) - math.sin(angle))
-        distance = trail.offset - true - (trail.angle - angle) * -middle * (math.cos(angle) + math.sin(angle))
-        assert abs(distance) < 1.5
+        distance = trail.offset - middle * (math.cos(trail.angle) - math.sin(trail.angle))
+        assert abs(distance + trail.bow - offset) < 1.5
         assert_allclose(trail.width, width, atol=1.2 + 0.15 * width)
         assert not trail.open_start
         assert not trail.open_end
@@ -196,6 +195,11 @@ def test_inputs_stay_as_they_are(rng):
         assert_array_equal(array, copy)
     assert trail_mask(trails, image.shape, CONFIG)[ridge].mean() > 0.9
     assert search(np.full_like(image, np.nan), variance) == []
+    assert search(np.ones_like(image), variance) == []
+    assert search(np.ones_like(image), np.zeros_like(image)) == []
+    for shape in ((5, 5), (40, 700), (130, 90)):
+        small = rng.normal(size=shape).astype(np.float32)
+        assert search(small, np.ones_like(small), np.zeros(shape, bool)) == []
     assert search(copies[0], copies[1], np.ones_like(CLEAR)) == []
 
 

@@ -16,6 +16,7 @@ from skyquilt.io.fits import (
     COMPRESSIONS,
     RICE_LEVEL,
     CorruptFile,
+    PixelFile,
     read_exposure,
     read_mask,
     read_pixels,
@@ -165,6 +166,48 @@ def test_pixels_alone(tmp_path):
     assert read_pixels(tmp_path / "p.fits", part) == bare.subimage(part)
     with fits.open(tmp_path / "p.fits") as hdus:
         assert [hdu.name for hdu in hdus] == ["PRIMARY", "IMAGE", "MASK", "VARIANCE"]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("part", [BOX, Box(110, -49, 7, 20), Box(100, -3, 64, 1), Box(163, -50, 1, 48)])
+def test_rows_of_a_file_are_those_of_its_pixels(tmp_path, compression, part):
+    """A `PixelFile` gives any part of image, mask and variance as `read_pixels` does, bit for bit."""
+    path = tmp_path / "e.fits"
+    write_exposure(path, exposure(), compression=compression)
+    pixels = PixelFile.open(path)
+    assert bool(pixels.offsets) == (compression is None)
+    assert (pixels.box, pixels.unit) == (BOX, exposure().unit)
+    found, expected = pixels.subimage(part), read_pixels(path, part)
+    assert found == expected
+    assert found.mask.same_as(expected.mask)
+    for plane, same in ((found.image, expected.image), (found.variance, expected.variance)):
+        np.testing.assert_array_equal(plane.view(np.int32), same.view(np.int32))
+        assert plane.dtype.isnative
+        assert plane.flags.writeable
+    with pytest.raises(ValueError, match="not inside"):
+        pixels.subimage(Box(99, -49, 7, 20))
+
+
+def test_pixel_files_of_other_people(tmp_path):
+    """Files gzipped as a whole, and planes of other types, are read like any; a plane that is missing is named."""
+    write_pixels(tmp_path / "p.fits", exposure())
+    (tmp_path / "p.fits.gz").write_bytes(gzip.compress((tmp_path / "p.fits").read_bytes(), 1))
+    with fits.open(tmp_path / "p.fits") as hdus:
+        header = hdus["VARIANCE"].header
+        wide = fits.ImageHDU(hdus["VARIANCE"].data.astype(np.float64), header, name="VARIANCE")
+        fits.HDUList([*hdus[:3], wide]).writeto(tmp_path / "wide.fits")
+        fits.HDUList(hdus[:3]).writeto(tmp_path / "two.fits")
+    part = Box(110, -49, 7, 20)
+    for name in ("p.fits.gz", "wide.fits"):
+        assert PixelFile.open(tmp_path / name).subimage(part) == exposure_pixels().subimage(part)
+    with pytest.raises(KeyError, match="VARIANCE"):
+        PixelFile.open(tmp_path / "two.fits")
+
+
+def exposure_pixels():
+    """`exposure` without its components."""
+    whole = exposure()
+    return Exposure(whole.image, whole.mask, whole.variance, whole.box, whole.unit)
 
 
 def test_a_view_of_a_larger_image_is_written_and_left_alone(tmp_path):

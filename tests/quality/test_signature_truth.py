@@ -152,7 +152,9 @@ def test_subtracted_fringes_count_as_received():
     """Electrons received are those of the calibrated image with its fringes and its flat."""
     sky = np.full(SHAPE, 500.0)
     flat = uneven_flat()
-    fringe = np.float32(8) * np.sin(np.arange(SHAPE[1], dtype=np.float32))[None, :] * np.ones(SHAPE, np.float32)
+    fringe = (
+        np.float32(8) * np.sin(np.arange(SHAPE[1], dtype=np.float32))[None, :] * np.ones(SHAPE, np.float32)
+    )
     frame = calibrated(sky, flat, fringe=fringe)
     np.testing.assert_allclose(frame.received(), sky, rtol=1e-6)
 
@@ -190,7 +192,9 @@ def test_cosmic_rays_found_and_missed():
     """A hit is found when its brightest pixel is marked; its share counts pixels above 3 sigma of its noise."""
     sky = np.full(SHAPE, 100.0)
     noise = 10.0
-    found = true_event("cosmic_ray", [(20, 20, 500.0), (21, 20, 50.0), (22, 20, 20.0)], 0, peakSnr=500 / noise)
+    found = true_event(
+        "cosmic_ray", [(20, 20, 500.0), (21, 20, 50.0), (22, 20, 20.0)], 0, peakSnr=500 / noise
+    )
     missed = true_event("cosmic_ray", [(50, 20, 60.0)], 1, peakSnr=60 / noise)
     beside = true_event("cosmic_ray", [(70, 20, 70.0), (71, 20, 40.0)], 2, peakSnr=70 / noise)
     hidden = true_event("cosmic_ray", [(90, 20, 900.0)], 3, peakSnr=900 / noise)
@@ -215,7 +219,12 @@ def test_no_events_no_rows():
     for name in ("cosmic_rays", "trails", "stars"):
         assert all(len(column) == 0 for column in tables[name].values()), name
     marks = tables["marks"]
-    assert (marks["false_cosmic_rays"], marks["cores_hit"], marks["false_trails"], marks["stars"]) == (0, 0, 0, 0)
+    assert (marks["false_cosmic_rays"], marks["cores_hit"], marks["false_trails"], marks["stars"]) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert marks["megapixels"] == pytest.approx(90 * 120 / 1e6)
     assert tables["saturation"] == {"pixels": 0, "marked": 0, "beyond": 0}
     assert np.isnan(tables["fringes"]["residual"])
@@ -367,6 +376,18 @@ def test_star_sizes_with_a_slope():
     np.testing.assert_allclose(rows["peak"], share)
     np.testing.assert_allclose(rows["corrected"], 0, atol=1e-5)
     np.testing.assert_allclose(rows["uncorrected"], trace(broad) / trace(width) - 1, atol=2e-5)
+
+
+def test_a_wrong_sky_makes_no_star_large():
+    """A gain off by a thousandth, the sky with it, leaves sizes alone."""
+    share = np.full(6, 0.05)
+    light, x, y = star_field(np.full(6, 1.7), 1e5 * share)
+    expected = light + 3000.0
+    truth = true_frame(expected, light, sources=stars_of(x, y, share))
+    frame = calibrated(1.001 * expected)
+    rows = star_size_rows(frame, frame, truth)
+    assert len(rows["peak"]) == 6
+    np.testing.assert_allclose(rows["corrected"], 0, atol=1e-4)
 
 
 def test_errors_of_star_sizes():

@@ -65,11 +65,11 @@ def test_why_leads_from_a_source_to_the_raws(survey):
     assert "visit 260101001, detector 2" in text
     for part in (
         "made by bootstrap_im_char",
-        "from raw: simulated/raw/260101001_2.fits",
+        "from raw: simulated/raw/260101001_0_2.fits",
         "from bias: calibration/bias/20251231/manifest.json",
         "made by combine_flat",
         "made by combine_bias",
-        "from raw: simulated/raw/260101500_2.fits",
+        "from raw: simulated/raw/260101500_0_2.fits",
     ):
         assert part in text, part
     assert (

@@ -130,13 +130,13 @@ def damage_unknown_detector(path):
 def test_bad_frames_are_rows_with_reasons_and_the_rest_is_done(raw_survey):
     """Truncated, NaN, gone after ingest, of another camera, not FITS: the run ends well and says what is missing."""
     raws = raw_survey / RAW
-    damage_truncated(raws / "260101001_0.fits")
-    damage_nan(raws / "260101001_1.fits")
-    damage_not_fits(raws / "260101002_0.fits")
-    damage_other_camera(raws / "260101002_1.fits")
-    damage_unknown_detector(raws / "260101002_2.fits")
+    damage_truncated(raws / "260101001_0_0.fits")
+    damage_nan(raws / "260101001_0_1.fits")
+    damage_not_fits(raws / "260101002_0_0.fits")
+    damage_other_camera(raws / "260101002_0_1.fits")
+    damage_unknown_detector(raws / "260101002_0_2.fits")
     skyquilt("ingest", raw_survey)
-    (raws / "260101001_2.fits").unlink()
+    (raws / "260101001_0_2.fits").unlink()
     done = skyquilt("run", raw_survey)
     table = pd.read_parquet(raw_survey / "release/visits/visit_detector_table.parquet")
     status = {
@@ -147,9 +147,9 @@ def test_bad_frames_are_rows_with_reasons_and_the_rest_is_done(raw_survey):
     assert status[260101001, 2] == "missing_file"
     raw_table = pd.read_parquet(raw_survey / "registry/raws.parquet").set_index("path")
     for name, reason in (
-        ("260101002_0", "unreadable_file"),
-        ("260101002_1", "unknown_camera"),
-        ("260101002_2", "unknown_detector"),
+        ("260101002_0_0", "unreadable_file"),
+        ("260101002_0_1", "unknown_camera"),
+        ("260101002_0_2", "unknown_detector"),
     ):
         assert raw_table.loc[f"{RAW}/{name}.fits", "reason"] == reason
     assert "3 unusable" in done.stdout

@@ -312,6 +312,8 @@ class Camera:
     observatory : Observatory
     ghosts : tuple of GhostModel
         Reflections of bright stars.
+    zero_points : dict
+        Physical filter -> nominal magnitude (AB) of a star that gives one electron per second; may be empty.
     fringe_filters : tuple of str
         Physical filters whose images have fringes.
     description : str
@@ -333,6 +335,7 @@ class Camera:
     isr: dict[str, Any] = field(default_factory=dict)
     observatory: Observatory = Observatory()
     ghosts: tuple[GhostModel, ...] = ()
+    zero_points: dict[str, float] = field(default_factory=dict)
     fringe_filters: tuple[str, ...] = ()
     description: str = ""
     canonical: str = field(default="", repr=False)

@@ -159,16 +159,18 @@ class PixelFile:
     path : Path
     box : Box
     unit : str
-    mask_planes : dict
-        Name -> bit.
+    mask_planes, mask_texts : dict
+        Name of a mask plane -> bit, and what it means.
     offsets : dict
-        Plane -> byte at which its pixels begin; empty for compressed files, which are read with their headers.
+        Plane -> byte at which its pixels begin; empty for files whose bytes are not pixels of four bytes
+        (compressed, or of other types), which are read with their headers.
     """
 
     path: Path
     box: Box
     unit: str
     mask_planes: Mapping[str, int]
+    mask_texts: Mapping[str, str]
     offsets: Mapping[str, int]
 
     @classmethod
@@ -178,12 +180,12 @@ class PixelFile:
 
         with fits.open(path, memmap=True) as hdus:
             header = hdus["IMAGE"].header
-            plain = not any(isinstance(hdu, fits.CompImageHDU) for hdu in hdus)
-            planes = ("IMAGE", "MASK", "VARIANCE")
+            planes = {"IMAGE": -32, "MASK": 32, "VARIANCE": -32}
+            plain = _is_fits(path) and all(_stores(hdus[name], bits) for name, bits in planes.items())
             offsets = {name: hdus[name].fileinfo()["datLoc"] for name in planes} if plain else {}
-            blank = np.zeros((1, 1), np.int32)
-            mask = Mask.from_cards(blank, hdus["MASK"].header)
-            return cls(Path(path), _read_box(header), header.get("BUNIT", ""), dict(mask.planes), offsets)
+            mask = Mask.from_cards(np.zeros((1, 1), np.int32), hdus["MASK"].header)
+            box, unit = _read_box(header), header.get("BUNIT", "")
+            return cls(Path(path), box, unit, mask.planes, mask.texts, offsets)
 
     def subimage(self, box: Box) -> Exposure:
         """Image, mask and variance within a box, read now; as `Exposure.subimage`."""
@@ -195,7 +197,7 @@ class PixelFile:
         part = slice(None), columns
         return Exposure(
             image=image.view(np.float32)[part],
-            mask=Mask(mask[part], dict(self.mask_planes)),
+            mask=Mask(mask[part], dict(self.mask_planes), dict(self.mask_texts)),
             variance=variance.view(np.float32)[part],
             box=box,
             unit=self.unit,
@@ -382,6 +384,20 @@ def _read_planes(path: str | Path, hdus: Any, box: Box | None) -> Exposure:
         box=whole if box is None else box,
         unit=hdus["IMAGE"].header.get("BUNIT", ""),
     )
+
+
+def _is_fits(path: str | Path) -> bool:
+    """Whether the bytes of a file are FITS, not a compressed form of it."""
+    with open(path, "rb") as file:
+        return file.read(6) == b"SIMPLE"
+
+
+def _stores(hdu: Any, bits: int) -> bool:
+    """Whether an HDU holds plain pixels of a BITPIX."""
+    from astropy.io import fits
+
+    scaled = any(keyword in hdu.header for keyword in ("BZERO", "BSCALE"))
+    return not isinstance(hdu, fits.CompImageHDU) and hdu.header["BITPIX"] == bits and not scaled
 
 
 def _read_box(header: Any) -> Box:

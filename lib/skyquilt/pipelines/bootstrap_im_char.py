@@ -91,6 +91,7 @@ from skyquilt.primitives.psf import FWHM_OF_SIGMA, GaussianPsf
 if TYPE_CHECKING:
     import pandas as pd
 
+    from skyquilt.pipelines.ghost_prediction import GhostPrediction
     from skyquilt.primitives.wcs import Wcs
 
 
@@ -126,6 +127,7 @@ def bootstrap_im_char(
     removal: SignatureRemoval,
     config: BootstrapImCharConfig,
     map: Callable[[Callable[[int], Any], Iterable[int]], list[Outcome]] = serial_map,
+    ghosts: GhostPrediction | None = None,
 ) -> VisitResult:
     """Characterise the images of one visit.
 
@@ -143,8 +145,10 @@ def bootstrap_im_char(
         `map(function, items)` gives Outcomes in the order of the items; `serial_map` or a pool's. Memory is
         workers x one detector: about 40 bytes per pixel of a detector each; and in the caller's process about
         400 bytes per source of the visit.
+    ghosts : GhostPrediction, optional
+        Where reflections of bright stars are.
     """
-    work = functools.partial(_process_compactly, data=data, removal=removal, config=config)
+    work = functools.partial(_process_compactly, data=data, removal=removal, config=config, ghosts=ghosts)
     outcomes = map(work, list(detector_ids))
     results = [outcome.value for outcome in outcomes if outcome.ok]
     match = match_semi_blind(results, reference, visit.band, config.match)
@@ -164,15 +168,23 @@ def bootstrap_im_char(
 
 
 def _process_compactly(
-    detector: int, data: VisitData, removal: SignatureRemoval, config: BootstrapImCharConfig
+    detector: int,
+    data: VisitData,
+    removal: SignatureRemoval,
+    config: BootstrapImCharConfig,
+    ghosts: GhostPrediction | None,
 ) -> DetectorResult:
     """`process_detector` with its columns in the types that they will have in the Source table."""
-    result = process_detector(detector, data, removal, config)
+    result = process_detector(detector, data, removal, config, ghosts)
     return replace(result, columns=compact_columns(result.columns))
 
 
 def process_detector(
-    detector: int, data: VisitData, removal: SignatureRemoval, config: BootstrapImCharConfig
+    detector: int,
+    data: VisitData,
+    removal: SignatureRemoval,
+    config: BootstrapImCharConfig,
+    ghosts: GhostPrediction | None = None,
 ) -> DetectorResult:
     """All that needs the pixels of one detector; writes its exposure.
 
@@ -181,7 +193,7 @@ def process_detector(
     ProcessingFailure
         Of reading and ISR; a detector without sources or stars is no failure.
     """
-    image = detector_image(detector, data, removal, config.image)
+    image = detector_image(detector, data, removal, config.image, ghosts)
     first = image.snaps[0]
     wcs, mjd = first.raw_info["wcs"], _middle(image)
     exposure, sky_variance, estimate = subtract_background(image.exposure, config)

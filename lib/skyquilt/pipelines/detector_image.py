@@ -33,6 +33,7 @@ from skyquilt.primitives.failure import Outcome, ProcessingFailure, Reason, atte
 if TYPE_CHECKING:
     from skyquilt.algorithms.instrument_signature_removal import DetectorCalibrations
     from skyquilt.instrument.raw import RawFrame
+    from skyquilt.pipelines.ghost_prediction import GhostPrediction
     from skyquilt.pipelines.image_characterization import VisitData
 
 
@@ -48,6 +49,8 @@ class DetectorImageConfig:
     """Compare the two snaps of a visit; otherwise each is looked at alone."""
     snaps: SnapsConfig = field(default_factory=SnapsConfig)
     """Difference and sum of the snaps of a visit."""
+    ghost_threshold: float = 0.3
+    """Pixels where predicted ghosts bring more than this are GHOST [noise of a median pixel]."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,15 @@ class SignatureRemoval:
     config : InstrumentSignatureRemovalConfig
     directory : Path
         Survey directory, where the files of `config.replace` lie.
-    mode : str
-        `full`, or `fast` for alert production.
     """
 
     config: InstrumentSignatureRemovalConfig = field(default_factory=InstrumentSignatureRemovalConfig)
     directory: Path = Path()
-    mode: str = "full"
 
     def __call__(self, raw: RawFrame, calibrations: DetectorCalibrations) -> IsrResult:
         """`run_isr` on one detector of one snap."""
         own = load_replacements(self.config.replace, self.directory)
-        return run_isr(raw, calibrations, self.config, self.mode, own)
+        return run_isr(raw, calibrations, self.config, replacements=own)
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,15 @@ def _snap_of(snap: int, detector: int, data: VisitData, removal: SignatureRemova
 
 
 def detector_image(
-    detector: int, data: VisitData, removal: SignatureRemoval, config: DetectorImageConfig
+    detector: int,
+    data: VisitData,
+    removal: SignatureRemoval,
+    config: DetectorImageConfig,
+    ghosts: GhostPrediction | None = None,
 ) -> DetectorImage:
     """The image of a detector from its snaps; cosmic rays that are left are interpolated and marked so.
+
+    Predicted ghosts are marked, not subtracted.
 
     Raises
     ------
@@ -265,5 +271,6 @@ def _figures(usable: list[SnapImage], exposure: Exposure) -> dict[str, Any]:
         "cosmic_rays": [one.n_cosmic_rays for one in usable],
         "trails": [one.n_trails for one in usable],
         "fraction_cosmic_ray": float(exposure.mask.any(["COSMIC_RAY"]).mean()),
+        "fraction_ghost": float(exposure.mask.any(["GHOST"]).mean()),
         "fraction_streak": float(exposure.mask.any(["STREAK"]).mean()),
     }

@@ -38,6 +38,9 @@ STAR_SNR, STAR_FULL_WELL = 100.0, (0.02, 0.75)
 LEAST_PIXELS = 1000
 """With fewer empty pixels a frame has no pull width and no residual of fringes."""
 
+STAR_HALF, STAR_SKY_HALF = 12, 50
+"""Half sizes of the windows of a star's moments and of the empty pixels that its sky is measured in [pixel]."""
+
 _EIGHT = np.ones((3, 3), bool)
 
 
@@ -285,6 +288,9 @@ def star_size_rows(
 ) -> dict[str, np.ndarray]:
     """Sizes of stars with and without the brighter-fatter correction, over those of the noise-free image.
 
+    As whoever measures stars would, it takes off the sky around: a gain or flat that is wrong by a thousandth
+    leaves a sky that makes faint stars large.
+
     Returns
     -------
     dict
@@ -296,37 +302,33 @@ def star_size_rows(
     stars = sources[
         (
             (sources["kind"] == "star")
-            & sources["isolated"]
+            & sources["isolated"].astype(bool)
             & (sources["snr"] > STAR_SNR)
             & sources["fullWellFraction"].between(low, high)
         ).to_numpy()
     ]
-    spoilt = ~(frame.usable & uncorrected.usable) | truth.where("cosmic_ray", "streak")
-    sky = truth.expected - truth.light
-    images = {
-        "corrected": frame.received() - sky,
-        "uncorrected": uncorrected.received() - sky,
-        "true": truth.light,
-    }
+    spoilt = ~(frame.usable & uncorrected.usable) | truth.where("cosmic_ray", "streak", "ghost")
+    with np.errstate(invalid="ignore"):
+        noise = frame.exposure.variance * frame.flat**2
+        empty = ~spoilt & (truth.light < SKY_LIGHT * np.sqrt(noise))
+        residuals = [each.received() - truth.expected for each in (frame, uncorrected)]
     rows = []
     for x, y, peak in zip(stars["x"], stars["y"], stars["fullWellFraction"]):
-        half = 12
-        window = _window(x, y, half, spoilt.shape)
-        if (window[0].stop - window[0].start, window[1].stop - window[1].start) != (2 * half + 1,) * 2:
+        window = _window(x, y, STAR_HALF, spoilt.shape)
+        if any(side.stop - side.start != 2 * STAR_HALF + 1 for side in window) or spoilt[window].any():
             continue
-        if spoilt[window].any():
+        around = _window(x, y, STAR_SKY_HALF, spoilt.shape)
+        n_empty = int(np.count_nonzero(empty[around]))
+        if n_empty < LEAST_PIXELS:
             continue
-        sizes = {name: _weighted_trace(image[window], x, y, window) for name, image in images.items()}
-        noise = frame.exposure.variance[window] * frame.flat[window] ** 2
-        error = _trace_error(truth.light[window], noise, x, y, window)
-        rows.append(
-            (
-                peak,
-                sizes["corrected"] / sizes["true"] - 1,
-                sizes["uncorrected"] / sizes["true"] - 1,
-                error / sizes["true"],
-            )
-        )
+        light = truth.light[window].astype(np.float64)
+        true = _weighted_trace(light, x, y, window)
+        change = []
+        for residual in residuals:
+            sky = float(residual[around][empty[around]].mean(dtype=np.float64))
+            change.append(_weighted_trace(light + residual[window] - sky, x, y, window) / true - 1)
+        error = _trace_error(light, noise[window], float(np.median(noise[around])) / n_empty, x, y, window)
+        rows.append((peak, *change, error / true))
     columns = list(zip(*rows)) if rows else [(), (), (), ()]
     return dict(zip(("peak", "corrected", "uncorrected", "error"), map(np.array, columns)))
 
@@ -344,13 +346,18 @@ def _weighted_trace(light: np.ndarray, x: float, y: float, window: tuple[slice, 
 
 
 def _trace_error(
-    light: np.ndarray, variance: np.ndarray, x: float, y: float, window: tuple[slice, slice]
+    light: np.ndarray,
+    variance: np.ndarray,
+    sky_variance: float,
+    x: float,
+    y: float,
+    window: tuple[slice, slice],
 ) -> float:
-    """Standard error of the trace from the pixels' noise."""
+    """Standard error of the trace from the noise of the pixels and of the sky that was taken off."""
     weight, r2 = _weight(x, y, window)
     total = float((weight * light).sum())
-    trace = float((weight * r2 * light).sum()) / total
-    return float(np.sqrt((((weight * (r2 - trace)) ** 2) * variance).sum()) / total)
+    lever = weight * (r2 - float((weight * r2 * light).sum()) / total)
+    return float(np.sqrt((lever**2 * variance).sum() + lever.sum() ** 2 * sky_variance) / total)
 
 
 def frame_tables(

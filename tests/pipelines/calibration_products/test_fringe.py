@@ -213,7 +213,22 @@ def test_width_is_the_best_there_is(rng, period):
     errors = [error(width) for width in (0, 1, 2**0.5, 2, 2**1.5, 4, 2**2.5, 8, 2**3.5, 16)]
     assert error(best_width(image, variance)) < 1.1 * min(errors)
     nothing = rng.normal(0, 0.01, wave.shape).astype(np.float32)
-    assert best_width(nothing, variance) == WIDTHS[-2]
+    # the widest that a tile of 256 pixels can judge
+    assert best_width(nothing, variance) == max(width for width in WIDTHS if 12 * width <= 256)
+
+
+def test_the_finest_waves_decide(rng):
+    """Waves that are fine in one corner only are not smoothed away there."""
+    y, x = np.mgrid[:600, :600]
+    fine = 0.02 * np.cos(2 * np.pi * x / 9) * np.exp(-((x - 500) ** 2 + (y - 500) ** 2) / 60**2)
+    wave = (fine + 0.02 * np.cos(2 * np.pi * y / 120)).astype(np.float32)
+    image = wave + rng.normal(0, 0.004, wave.shape).astype(np.float32)
+    width = best_width(image, np.full(wave.shape, 1.6e-5, np.float32))
+    corner = (slice(440, 560), slice(440, 560))
+    smooth = PatternSmoothing(wave.shape, width).apply(image)
+    height = (smooth[corner] * fine[corner]).sum() / (fine[corner] ** 2).sum()
+    # twicing by a width that the corner asks for loses (2 pi width / 9)^4 / 4, by the others' all of it
+    assert height > 0.8
 
 
 def test_block_means_equal_a_plain_loop(rng):

@@ -16,11 +16,11 @@ import numpy as np
 from skyquilt.primitives.compiled import kernel
 from skyquilt.primitives.statistics import select_kth
 
-_PLANES = "const(float32[:, :]), const(float32[:, :]), const(boolean[:, :])"
-_SKY = "const(float64[:, ::1]), const(float64[:, ::1]), int64"
+PLANES = "const(float32[:, :]), const(float32[:, :]), const(boolean[:, :])"
+SKY = "const(float64[:, ::1]), const(float64[:, ::1]), int64"
 
 
-@kernel(f"void({_PLANES}, int64, int64, float64[:, ::1], float64[:, ::1], float64[:, ::1])")
+@kernel(f"void({PLANES}, int64, int64, float64[:, ::1], float64[:, ::1], float64[:, ::1])")
 def sky_blocks(image, variance, unusable, block, stride, level, width, floor):
     """Level and width of the sky and its median variance in blocks, from every `stride`-th pixel and row.
 
@@ -73,7 +73,7 @@ def between(grid, block, j, i):
     )
 
 
-@kernel(f"int64({_PLANES}, {_SKY}, float64, const(float64[::1]), int64[::1])")
+@kernel(f"int64({PLANES}, {SKY}, float64, const(float64[::1]), int64[::1])")
 def candidates(image, variance, unusable, level, floor, block, threshold, factors, found):
     """Flat indices of pixels above `threshold` sigma of their noise that exceed a pair of opposite neighbours.
 
@@ -145,7 +145,11 @@ def smooth_light(value, side, lowest, flank):
     "void(const(float32[:, :]), float64, float64, const(float32[:, ::1]), float64, int64, int64, uint8[:, ::1])"
 )
 def mark_shape(image, sky, least, shape, amplitude, y, x, hit):
-    """Mark pixels where a shape at (y, x) with this peak brings 1.7 sigma, and which are 2 sigma above the sky."""
+    """Mark pixels where a shape at (y, x) with this peak brings 1.7 sigma.
+
+    They have to be 2 sigma above the sky, and to hold a third of what the shape brings: what holds less is
+    beside a hit of another shape.
+    """
     half = shape.shape[0] // 2
     for j in range(shape.shape[0]):
         for i in range(shape.shape[1]):
@@ -153,12 +157,12 @@ def mark_shape(image, sky, least, shape, amplitude, y, x, hit):
             if not (charge > 0 and charge * charge > 2.9 * least and shape[j, i] > 0.2):
                 continue
             value = image[y - half + j, x - half + i] - sky
-            if value > 0 and value * value > 4 * least:
+            if value > 0.3 * charge and value * value > 4 * least:
                 hit[y - half + j, x - half + i] = 1
 
 
 @kernel(
-    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float32[:, :, ::1]), const(float32[:, :, ::1]),"
+    f"int64({PLANES}, {SKY}, const(int64[::1]), const(float32[:, :, ::1]), const(float32[:, :, ::1]),"
     " float64, float64, float64, float64, float64, uint8[:, ::1], float64[::1], int64[::1], float64[::1])"
 )
 def judge(
@@ -186,7 +190,7 @@ def judge(
     A shape is there when its filter responds above `sharper` sigma, which no scene explains, and the charge in
     it is above `stronger` sigma, which noise rarely does, times the root of |h|: shapes of many pixels are so
     bright anyway where their peak is, and would let in most of the noise. `mark_shape` marks it. Places whose
-    stamp is not all usable are left to `test_pixel`. Where the best response is above `weak` sigma, and the
+    stamp is not all usable are left to `pixel_excess`. Where the best response is above `weak` sigma, and the
     charge as strong, `response_at` has it [sigma], `shape_at` the shape and `amplitude_at` its peak; else
     0, -1 and 0.
     """
@@ -201,12 +205,17 @@ def judge(
     excess = np.empty(size)
     lowest = np.empty(4)
     amplitude = 0.0
+    responses = np.empty(n_shapes)
+    by_pixel = np.empty((size, n_shapes))
+    power = np.zeros(n_shapes)
     gain = np.zeros(n_shapes)
     norm = np.zeros(n_shapes)
     for s in range(n_shapes):
         for k in range(size):
             gain[s] += flat_weights[s, k] * flat_shapes[s, k]
             norm[s] += flat_shapes[s, k] ** 2
+            power[s] += flat_weights[s, k] ** 2
+            by_pixel[k, s] = flat_weights[s, k]
         # S/N of a shape whose peak pixel is worth 1
         norm[s] = np.sqrt(norm[s])
     n_marked = 0
@@ -233,13 +242,28 @@ def judge(
         smooth = smooth_light(value, side, lowest, flank)
         for k in range(size):
             value[k] -= smooth
+        # beside a much brighter pixel, with light on the other side: not the flank of a track but of a star, and
+        # a shape about it would fit the other's charge; left to `grow`
+        middle = value[size // 2]
+        brightest = middle
+        opposite = 0.0
+        for j in range(-1, 2):
+            for i in range(-1, 2):
+                if value[size // 2 + j * side + i] > brightest:
+                    brightest = value[size // 2 + j * side + i]
+                    opposite = value[size // 2 - j * side - i]
+        if brightest > 3 * middle and opposite > 2 * np.sqrt(least):
+            continue
         best = weak
         chosen = -1
+        # over shapes inside, so that the sums are vectors
+        responses[:] = 0.0
+        for k in range(size):
+            for s in range(n_shapes):
+                responses[s] += by_pixel[k, s] * value[k]
         for s in range(n_shapes):
-            response = np.float32(0.0)
-            for k in range(size):
-                response += flat_weights[s, k] * value[k]
-            if response <= 0.0:
+            response = responses[s]
+            if response <= 0.0 or response * response <= best * best * least * power[s]:
                 continue
             around = 0.0
             inside = 0.0
@@ -280,7 +304,7 @@ def judge(
 
 
 @kernel(
-    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), const(int64[::1]),"
+    f"int64({PLANES}, {SKY}, const(int64[::1]), const(float64[::1]), const(int64[::1]),"
     " const(float64[::1]), const(float32[:, :, ::1]), float64, int64[::1], uint8[:, ::1])"
 )
 def link_weak(
@@ -355,209 +379,3 @@ def link_weak(
                 least = between(floor, block, y, x)
                 mark_shape(image, sky, least, shapes[shape[m]], amplitude[m], y, x, hit)
     return n_chains
-
-
-@kernel(
-    f"Tuple((float64, float64, float64))({_PLANES}, float64, float64, const(uint8[:, ::1]),"
-    " const(float64[::1]), float64, int64, int64)"
-)
-def test_pixel(image, variance, unusable, sky, least, hit, factors, model_error, y, x):
-    """Excess of a pixel over what its clean neighbours allow, the noise of that, and the pixel's own noise.
-
-    The limit is the mean over pairs of opposite neighbours, both usable and not hit, of the pair's mean times
-    its factor, weighted for least noise. Without such a pair: the mean of all clean neighbours times the larger
-    factor if all of them are empty sky (below 3 sigma); else the noise is infinite.
-    """
-    rows, columns = image.shape
-    total = 0.0
-    limit = 0.0
-    noise = 0.0
-    allowed = 0.0
-    lone = 0
-    lone_sum = 0.0
-    brightest = -np.inf
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        c = factors[1] if dy != 0 and dx != 0 else factors[0]
-        clean = 0
-        pair = 0.0
-        extra = 0.0
-        for sign in (-1, 1):
-            j, i = y + sign * dy, x + sign * dx
-            if j < 0 or i < 0 or j >= rows or i >= columns or unusable[j, i] or hit[j, i]:
-                continue
-            clean += 1
-            pair += image[j, i] - sky
-            brightest = max(brightest, image[j, i] - sky)
-            extra += max(variance[j, i] - least, 0.0)
-        lone += clean
-        lone_sum += pair
-        if clean == 2:
-            share = 1.0 / (c * c)
-            total += share
-            limit += share * c * 0.5 * pair
-            allowed += share * c * 0.5 * extra
-            noise += share * share * c * c * 0.25 * (2 * least + extra + (model_error * pair) ** 2)
-    if total > 0:
-        limit /= total
-        allowed /= total
-        noise /= total * total
-    elif lone > 0 and brightest < 3 * np.sqrt(least):
-        limit = factors[1] * lone_sum / lone
-        noise = factors[1] ** 2 * least / lone
-    else:
-        return 0.0, np.inf, np.sqrt(max(np.float64(variance[y, x]), least))
-    value = image[y, x] - sky
-    extra = max(variance[y, x] - least, 0.0)
-    own = least + min(extra, allowed + max(extra - allowed, 0.0) / 3)
-    return value - limit, np.sqrt(own + noise + (model_error * value) ** 2), np.sqrt(own)
-
-
-@kernel(
-    f"int64({_PLANES}, {_SKY}, const(int64[::1]), const(float64[::1]), float64, float64, float64,"
-    " const(boolean[:, :]), uint8[:, ::1])"
-)
-def judge_incomplete(
-    image,
-    variance,
-    unusable,
-    level,
-    floor,
-    block,
-    places,
-    factors,
-    sharper,
-    stronger,
-    model_error,
-    full,
-    hit,
-):
-    """Mark places whose stamp (7 x 7) is incomplete by `test_pixel`; how many.
-
-    Places next to a pixel that is unusable because it is `full` are passed over: charge that bled out of a
-    saturated star is as sharp as a hit.
-    """
-    rows, columns = image.shape
-    n_marked = 0
-    for place in places:
-        y, x = place // columns, place % columns
-        bled = False
-        incomplete = y < 3 or x < 3 or y >= rows - 3 or x >= columns - 3
-        for j in range(max(y - 3, 0), min(y + 4, rows)):
-            for i in range(max(x - 3, 0), min(x + 4, columns)):
-                if unusable[j, i]:
-                    incomplete = True
-                    if full[j, i] and abs(j - y) <= 1 and abs(i - x) <= 1:
-                        bled = True
-        if bled or not incomplete:
-            continue
-        sky = between(level, block, y, x)
-        least = between(floor, block, y, x)
-        excess, noise, own = test_pixel(
-            image, variance, unusable, sky, least, hit, factors, model_error, y, x
-        )
-        if excess > sharper * noise and image[y, x] - sky > stronger * own:
-            hit[y, x] = 1
-            n_marked += 1
-    return n_marked
-
-
-@kernel(
-    f"int64({_PLANES}, {_SKY}, const(float64[::1]), float64, float64, float64, uint8[:, ::1], int64[::1], int64)"
-)
-def grow(image, variance, unusable, level, floor, block, factors, near, far, model_error, hit, queue, n):
-    """Follow hits into their neighbours, with lower thresholds; the number of hit pixels, all in `queue`.
-
-    A neighbour is hit when it exceeds by `near` sigma what its clean neighbours allow (`far` sigma two pixels
-    away, where a track may have a gap, and in the light of a source), or when six of the eight around it are hit
-    and it is above `near` sigma of the sky.
-    """
-    rows, columns = image.shape
-    k = 0
-    while k < n:
-        y, x = queue[k] // columns, queue[k] % columns
-        k += 1
-        sky = between(level, block, y, x)
-        least = between(floor, block, y, x)
-        for j in range(max(y - 2, 0), min(y + 3, rows)):
-            for i in range(max(x - 2, 0), min(x + 3, columns)):
-                if hit[j, i] or unusable[j, i]:
-                    continue
-                beside = abs(j - y) <= 1 and abs(i - x) <= 1
-                threshold = near if beside else far
-                value = image[j, i] - sky
-                if not value > threshold * np.sqrt(least):
-                    continue
-                excess, noise, own = test_pixel(
-                    image, variance, unusable, sky, least, hit, factors, model_error, j, i
-                )
-                # in the light of a source a neighbour has to be as clear as a pixel far away
-                lit = value - excess > 3 * np.sqrt(least)
-                marked = excess > (far if lit else threshold) * noise
-                if not marked and beside:
-                    around = 0
-                    for jj in range(max(j - 1, 0), min(j + 2, rows)):
-                        for ii in range(max(i - 1, 0), min(i + 2, columns)):
-                            around += hit[jj, ii]
-                    marked = around >= 6 and value > near * own
-                if marked and n < queue.size:
-                    hit[j, i] = 1
-                    queue[n] = j * columns + i
-                    n += 1
-    return n
-
-
-@kernel(
-    f"int64({_PLANES}, {_SKY}, const(uint8[:, ::1]), const(int64[::1]), int32[::1], int64[::1], float64[:, ::1])"
-)
-def gather_events(image, variance, unusable, level, floor, block, hit, pixels, event, stack, sums):
-    """Number hit pixels by connected event (8 neighbours, ascending) and sum over them; how many events.
-
-    Parameters
-    ----------
-    pixels : int64, shape (n,)
-        Flat indices of the hit pixels, ascending.
-    event : int32, shape (n,)
-        -1; filled with the number of the event, from 0.
-    stack : int64, shape (n,)
-        Scratch.
-    sums : float64, shape (n, 6)
-        Zero; filled per event with charge, positive charge times x and y, largest charge of a pixel, pixels,
-        positive charge. Charge is what lies above the mean of the clean neighbours, or above the sky where there are none.
-    """
-    rows, columns = image.shape
-    n_events = 0
-    for first in range(pixels.size):
-        if event[first] >= 0:
-            continue
-        event[first] = n_events
-        stack[0] = first
-        depth = 1
-        while depth > 0:
-            depth -= 1
-            place = pixels[stack[depth]]
-            y, x = place // columns, place % columns
-            sky = between(level, block, y, x)
-            clean = 0
-            around = 0.0
-            for j in range(max(y - 1, 0), min(y + 2, rows)):
-                for i in range(max(x - 1, 0), min(x + 2, columns)):
-                    if hit[j, i]:
-                        other = np.searchsorted(pixels, np.int64(j * columns + i))
-                        if event[other] < 0:
-                            event[other] = n_events
-                            stack[depth] = other
-                            depth += 1
-                    elif not unusable[j, i]:
-                        clean += 1
-                        around += image[j, i] - sky
-            charge = image[y, x] - sky
-            if clean > 0:
-                charge -= around / clean
-            sums[n_events, 0] += charge
-            sums[n_events, 1] += max(charge, 0.0) * x
-            sums[n_events, 2] += max(charge, 0.0) * y
-            sums[n_events, 3] = max(sums[n_events, 3], charge)
-            sums[n_events, 4] += 1
-            sums[n_events, 5] += max(charge, 0.0)
-        n_events += 1
-    return n_events

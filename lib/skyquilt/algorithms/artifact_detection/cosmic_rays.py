@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from skyquilt.algorithms.artifact_detection import cosmic_ray_growth as growth
 from skyquilt.algorithms.artifact_detection import cosmic_ray_kernels as kernels
 from skyquilt.algorithms.artifact_detection.sharpness import LEAST_FWHM, filters_for
 from skyquilt.algorithms.artifact_detection.star_widths import fwhm_of_psf, sharpest_profile
@@ -162,11 +163,11 @@ def find_cosmic_rays(
     _judge(planes, sky, places, filters, config, hit)
     full = unusable if defects is None else unusable & ~defects
     limits = (filters.pair_factors, config.sharper, config.stronger, config.model_error)
-    kernels.judge_incomplete(*planes, *sky, places, *limits, full, hit)
-    seeds = np.flatnonzero(hit.ravel())
+    growth.judge_incomplete(*planes, *sky, places, *limits, full, hit)
+    seeds = np.flatnonzero(hit.view(bool))
     queue = np.empty(seeds.size + int(config.max_pixels * image.size) + 1, np.int64)
     queue[: seeds.size] = seeds
-    n = kernels.grow(
+    n = growth.grow(
         *planes,
         *sky,
         filters.pair_factors,
@@ -194,11 +195,11 @@ def sky_of(
     """
     shape = tuple(-(-size // block) for size in image.shape)
     level, width, floor = (np.empty(shape) for _ in range(3))
-    kernels.sky_blocks(image, variance, unusable, block, 2, level, width, floor)
+    kernels.sky_blocks(image, variance, unusable, block, 3, level, width, floor)
     good = np.isfinite(level)
     if not good.any():
         raise ProcessingFailure(
-            Reason.NO_GOOD_PIXELS, f"no block of {block} pixels has 32 usable pixels in a sample of a quarter"
+            Reason.NO_GOOD_PIXELS, f"no block of {block} pixels has 32 usable pixels in a sample of a ninth"
         )
     ratio = float(np.median(width[good] ** 2 / floor[good]))
     floor *= min(max(ratio, 0.8), 1.5)
@@ -263,7 +264,7 @@ def _judge(planes, sky, places, filters, config, hit) -> None:
 def _events(planes, sky, hit, pixels, fwhm: float, n_stars: int) -> CosmicRays:
     event = np.full(pixels.size, -1, np.int32)
     sums = np.zeros((pixels.size, 6))
-    n = kernels.gather_events(*planes, *sky, hit, pixels, event, np.empty_like(pixels), sums)
+    n = growth.gather_events(*planes, *sky, hit, pixels, event, np.empty_like(pixels), sums)
     sums = sums[:n]
     positive = np.maximum(sums[:, 5], np.finfo(float).tiny)
     return CosmicRays(

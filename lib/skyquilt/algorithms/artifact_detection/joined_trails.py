@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skyquilt.algorithms.artifact_detection.trail_measurement import Trail
 from skyquilt.algorithms.artifact_detection.trail_profile import line_in_box
-from skyquilt.algorithms.artifact_detection.trail_verification import Trail
 
 BEND = 0.006
 """Distance by which a trail may leave the straight line of another detector's, over the distance between them:

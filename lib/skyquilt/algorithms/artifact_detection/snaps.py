@@ -52,6 +52,8 @@ class SnapsConfig:
     """The same for an event that one image alone shows: what the other snap has too is no hit [sigma]."""
     sharper: float = 2.9
     """Least response in the snap itself, of a filter that is blind to light, where the other snap agrees [sigma]."""
+    grow: float = 3.0
+    """Least excess over the other snap of a pixel next to a hit [sigma]."""
     seeing_error: float = 0.15
     """Error of the difference from seeing and guiding, as a share of the range of values within a pixel."""
     find_trails: bool = True
@@ -336,8 +338,27 @@ def _events_of_one(exposure, bad, difference, variance, both, config, cosmic_ray
     # where the other snap has nothing to say, what one image shows must do
     kept = np.where(known, best > np.where(alone, config.unrefuted, config.changed), alone)
     pixels = np.zeros(exposure.shape, bool)
-    pixels.ravel()[at[kept[found.pixel_event]]] = True
+    front = at[kept[found.pixel_event]]
+    pixels.ravel()[front] = True
+    _grow_by_difference(pixels, front, difference, variance, both, config.grow)
     return pixels, int(np.count_nonzero(kept))
+
+
+def _grow_by_difference(pixels, front, difference, variance, both, threshold: float) -> None:
+    """Add neighbours that are brighter than in the other snap, in place; in light this shows more than shapes."""
+    ny, nx = pixels.shape
+    while front.size:
+        y, x = np.divmod(front, nx)
+        near = [
+            ((y + dy) * nx + x + dx)[(y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)]
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ]
+        near = np.unique(np.concatenate(near))
+        near = near[~pixels.ravel()[near] & ~both.ravel()[near]]
+        excess = difference.ravel()[near]
+        front = near[(excess > 0) & (excess**2 > threshold**2 * variance.ravel()[near])]
+        pixels.ravel()[front] = True
 
 
 def _combined_info(present: Sequence[Exposure], expected: int) -> dict:

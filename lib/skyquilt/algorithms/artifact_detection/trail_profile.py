@@ -130,7 +130,7 @@ def line_in_box(
         low, high = max(low, a), min(high, b)
     if high <= low:
         return None
-    return x + low * math.cos(angle), y + low * math.sin(angle), high - low
+    return float(x + low * math.cos(angle)), float(y + low * math.sin(angle)), float(high - low)
 
 
 def strip_along(

@@ -50,6 +50,8 @@ class InstrumentSignatureRemovalConfig:
     """Steps between neighbouring amplifiers."""
     interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
     """Interpolation of bad pixels."""
+    mode: str = "full"
+    """`full`, or `fast` for alert production, which leaves out the steps of `fast_skip` too."""
     skip: tuple[str, ...] = ()
     """Steps left out (docs/instrument_signature.md has the names)."""
     fast_skip: tuple[str, ...] = ("brighter_fatter", "fringe", "amplifier_offsets")
@@ -60,6 +62,8 @@ class InstrumentSignatureRemovalConfig:
     """Calibrations (bias, dark, flat ...) without which a frame fails; otherwise their step is left out."""
 
     def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         check_steps(self.skip, "skip")
         check_steps(self.fast_skip, "fast_skip")
         check_steps(self.replace, "replace")

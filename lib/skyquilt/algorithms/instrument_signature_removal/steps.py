@@ -48,7 +48,7 @@ def run_isr(
     raw: RawFrame,
     calibrations: DetectorCalibrations,
     config: InstrumentSignatureRemovalConfig,
-    mode: str = "full",
+    mode: str | None = None,
     replacements: Mapping[str, Replacement] = _NO_REPLACEMENTS,
 ) -> IsrResult:
     """RunISR (5.1.1.5) on one detector of one snap: all steps, from raw ADU to electrons, mask and variance.
@@ -61,7 +61,7 @@ def run_isr(
         Pixel calibrations are asked for some rows at a time.
     config : InstrumentSignatureRemovalConfig
     mode : str
-        `full`, or `fast`, which leaves out `config.fast_skip` too.
+        `full`, or `fast`, which leaves out `config.fast_skip` too; by default `config.mode`.
     replacements : mapping of step to callable
         Of `load_replacements`, for the steps in `config.replace`.
 
@@ -93,7 +93,7 @@ def assemble(
     raw: RawFrame,
     calibrations: DetectorCalibrations,
     config: InstrumentSignatureRemovalConfig,
-    mode: str = "full",
+    mode: str | None = None,
     replacements: Mapping[str, Replacement] = _NO_REPLACEMENTS,
 ) -> AssembledFrame:
     """The steps saturation, overscan, crosstalk, linearity and assembly: linearized ADU above overscan.
@@ -113,7 +113,7 @@ def to_electrons(
     frame: AssembledFrame,
     calibrations: DetectorCalibrations,
     config: InstrumentSignatureRemovalConfig,
-    mode: str = "full",
+    mode: str | None = None,
     replacements: Mapping[str, Replacement] = _NO_REPLACEMENTS,
 ) -> AssembledFrame:
     """The steps bias (with the gain), dark and brighter_fatter on an assembled frame: electrons before the flat.
@@ -143,10 +143,11 @@ class _Run:
         raw: RawFrame,
         calibrations: DetectorCalibrations,
         config: InstrumentSignatureRemovalConfig,
-        mode: str,
+        mode: str | None,
         replacements: Mapping[str, Replacement],
         frame: AssembledFrame | None = None,
     ) -> None:
+        mode = config.mode if mode is None else mode
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
         not_loaded = [step for step in config.replace if step not in replacements]
@@ -285,7 +286,9 @@ class _Run:
         calibrations = state.calibrations
         flat = calibrations.flat if self._own("flat", calibrations.flat is not None) else None
         fringe = self._own("fringe", calibrations.fringe is not None)
-        defects = self._own("defects", calibrations.defects is not None)
+        # the definition's hold without any calibration frame too
+        known = calibrations.defects is not None or bool(state.detector.defects)
+        defects = self._own("defects", known)
         variance = self._own("variance")
         self._call("flat")
         if defects:
@@ -309,8 +312,9 @@ class _Run:
 
 def _mark_defects(state: IsrState) -> None:
     bad = np.int32(state.mask.bits(["BAD"]))
-    ny, nx = state.image.shape
-    for x0, y0, width, height in state.calibrations.defects.boxes.tolist():
-        state.mask.array[
-            max(y0, 0) : max(min(y0 + height, ny), 0), max(x0, 0) : max(min(x0 + width, nx), 0)
-        ] |= bad
+    found = state.calibrations.defects
+    boxes = [Box(*box) for box in found.boxes.tolist()] if found is not None else []
+    for box in (*boxes, *state.detector.defects):
+        inside = box.overlap(state.detector.box)
+        if inside is not None:
+            state.mask.array[inside.slices()] |= bad

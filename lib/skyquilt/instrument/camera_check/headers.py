@@ -60,6 +60,15 @@ USUAL_KEYWORDS: dict[str, tuple[str, ...]] = {
 _NUMBER = r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?"
 _SEXAGESIMAL = r"[-+]?\d+[: hd]\d+[: m']\d+(\.\d*)?[s\"]?"
 
+_DATE = r"\d{4}-\d\d-\d\d"
+_TIME = r"\d\d:\d\d(:\d\d(\.\d*)?)?"
+
+DATE_KEYWORDS = ("UTDATE", "UT-DATE", "DATE")
+"""Further keywords that may hold a date; DATE, if nothing else does: it often is that of the file."""
+
+TIME_KEYWORDS = ("UT-STR", "TIME-OBS", "UTSTART", "UT", "UTC", "UTC-OBS", "TIME", "UT-OBS", "TIME-BEG")
+"""Keywords that commonly hold a time of day without a date."""
+
 LOOKS: dict[str, tuple[str, str]] = {
     "boresight_ra": (r"(^|[^A-Z])RA|RA$", f"{_SEXAGESIMAL}|{_NUMBER}"),
     "boresight_dec": (r"(^|[^A-Z])DEC?|DEC$", f"{_SEXAGESIMAL}|{_NUMBER}"),
@@ -198,12 +207,25 @@ def _advice(name: str, item: HeaderItem | None, file: FitsFile) -> str:
         close = difflib.get_close_matches(key, present, 1, 0.75)
         if close:
             return f"no {key} in the header; nearest is {close[0]} = {present[close[0]]!r}: header.{name}: {close[0]}"
+    dated = joined_date(present)
+    if name.startswith("datetime_") and dated is not None and len(given) == 1 and given[0] in dated:
+        return f"date and time of day stand in two keywords: header.{name}: {{join: [{', '.join(dated)}]}}"
     if given and not absent:
         return f"mend header.{name}: its map, unit, format or extract, or the filters of the definition"
     usual = usual_keywords(name, present)
     if usual:
         return "the header has " + ", ".join(f"{key} = {value!r}" for key, value in usual[:3])
     return f"no keyword looks like it; give header.{name}: {{value: ...}} or a table in header.overrides"
+
+
+def joined_date(present: dict[str, Any]) -> tuple[str, str] | None:
+    """A keyword with a date and another with a time of day; None when there are no such."""
+    for date in (*USUAL_KEYWORDS["datetime_begin"], *DATE_KEYWORDS):
+        if re.fullmatch(_DATE, str(present.get(date)).strip()):
+            for time in TIME_KEYWORDS:
+                if re.fullmatch(_TIME, str(present.get(time)).strip()):
+                    return date, time
+    return None
 
 
 def usual_keywords(name: str, present: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -239,6 +261,8 @@ def _summary(frames: list[FrameFile], camera: Camera) -> list[Finding]:
         findings.append(
             Finding(FITS, "header", f"{len(good)} of {len(frames)} files are understood: {counted}")
         )
+        if set(kinds) == {"other"}:
+            findings.append(_unused(len(good), camera))
     first = next((frame for frame in good if frame.frame_type == "science"), None)
     if first is not None:
         info = first.info
@@ -270,6 +294,15 @@ def _summary(frames: list[FrameFile], camera: Camera) -> list[Finding]:
             )
         )
     return findings
+
+
+def _unused(count: int, camera: Camera) -> Finding:
+    """That the definition makes nothing of the files."""
+    item = camera.header.item("frame_type")
+    keyword = item.keywords[0] if item is not None and item.keywords else "KEYWORD"
+    text = f"all {count} files are of type other, and would be used for nothing"
+    remedy = f"header.frame_type: {{keyword: {keyword}, map: {{VALUE: bias, VALUE: flat, VALUE: science}}}}"
+    return Finding(CANNOT_TELL, "header frame_type", text, remedy)
 
 
 def _utc(tai_mjd: float) -> str:

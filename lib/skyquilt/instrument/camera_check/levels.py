@@ -91,7 +91,7 @@ def _dark_pixels(pixels: DetectorPixels, amplifier: Amplifier) -> np.ndarray:
 
 def _edge_findings(pixels: DetectorPixels, amplifier: Amplifier, subject: str, needed: bool) -> list[Finding]:
     edges = find_edges(pixels, amplifier)
-    wrong = [e for e in edges if e.found != e.defined and not _is_defect(pixels, amplifier, e)]
+    wrong = [e for e in edges if e.found != e.defined and not is_defect(pixels, amplifier, e)]
     findings = []
     for edge in wrong:
         shift = edge.found - edge.defined
@@ -116,9 +116,19 @@ def _edge_findings(pixels: DetectorPixels, amplifier: Amplifier, subject: str, n
             Finding(DIFFERS, f"{subject.removesuffix(' overscan')} edge", text, remedy, place, 0.5, stated)
         )
     if needed and edges and not wrong:
-        steps = ", ".join(f"{e.axis} {e.found if e.upper else e.found + 1}" for e in edges)
-        findings.append(Finding(FITS, subject, f"light ends where the definition says ({steps})"))
+        text = f"light begins and ends where the definition says ({_extent(edges)})"
+        findings.append(Finding(FITS, subject, text))
     return findings
+
+
+def _extent(edges: list[Edge]) -> str:
+    """ "columns 7 to 356, rows to 600": first and last lit ones, as far as they were seen."""
+    parts = []
+    for axis in dict.fromkeys(edge.axis for edge in edges):
+        first = [str(e.found + 1) for e in edges if e.axis == axis and not e.upper]
+        last = [f"to {e.found}" for e in edges if e.axis == axis and e.upper]
+        parts.append(" ".join([axis, *([] if last else ["from"]), *first, *last]))
+    return ", ".join(parts)
 
 
 def _assembled(amplifier: Amplifier, edge: Edge) -> Box:
@@ -136,7 +146,7 @@ def _assembled(amplifier: Amplifier, edge: Edge) -> Box:
     return Box(int(min(x)), int(min(y)), int(abs(x[1] - x[0])) + 1, int(abs(y[1] - y[0])) + 1)
 
 
-def _is_defect(pixels: DetectorPixels, amplifier: Amplifier, edge: Edge) -> bool:
+def is_defect(pixels: DetectorPixels, amplifier: Amplifier, edge: Edge) -> bool:
     """Whether the definition knows the dark part of the data as a defect."""
     if (edge.found < edge.defined) != edge.upper:
         return False

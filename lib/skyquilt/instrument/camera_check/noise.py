@@ -272,7 +272,10 @@ def _saturation_finding(subject: str, amplifier: Amplifier, frames: list[Detecto
     top = float(values.max()) if values.size else np.nan
     found = pile_up(values)
     if found is None:
-        text = f"no pixels pile up at a level; the highest is {top:.0f} ADU, the definition says {amplifier.saturation:g}"
+        text = (
+            f"no pixels pile up at a level; the highest of {len(frames)} frames is {top:.0f} ADU, the definition "
+            f"says {amplifier.saturation:g}"
+        )
         if top > amplifier.saturation:
             text += f" and so calls {np.count_nonzero(values > amplifier.saturation)} pixels saturated"
         return Finding(CANNOT_TELL, subject, text, "take a frame with saturated stars")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from skyquilt.instrument.camera import Camera
+from skyquilt.instrument.camera_check.amplifier_stars import judge_flips
 from skyquilt.instrument.camera_check.placement import (
     Placement,
     ReferenceStars,
     SkyFrame,
     from_header,
     from_stars,
+    match_reference,
 )
 from skyquilt.instrument.camera_check.report import CANNOT_TELL, DIFFERS, FITS, Finding, compared, number
+from skyquilt.instrument.camera_check.rotation_sense import check_rotation_sense, opposite_rule
 
 SCALE_TOLERANCE = 0.003
 """Relative difference of scale that is no fault: distortion has some of it."""
@@ -28,34 +31,28 @@ LARGEST_OFFSET = 60.0
 
 
 def check_orientation(
-    frames: list[SkyFrame], camera: Camera, reference: ReferenceStars | None
+    frames: list[SkyFrame],
+    camera: Camera,
+    reference: ReferenceStars | None,
+    turned: list[SkyFrame] | None = None,
 ) -> list[Finding]:
-    """Scale, parity, angle and places of the detectors of science frames of one exposure."""
+    """Flips, scale, parity, angle and places of the detectors of science frames of one exposure.
+
+    Parameters
+    ----------
+    frames : list of SkyFrame
+        Detectors of one exposure.
+    camera : Camera
+    reference : ReferenceStars or None
+        Without: the header's WCS serves.
+    turned : list of SkyFrame, optional
+        Some of the same detectors in another exposure, best with the rotator elsewhere.
+    """
     placements: list[Placement] = []
     findings: list[Finding] = []
-    for pixels in frames:
-        subject = f"{pixels.detector.name} orientation"
-        if reference is not None and pixels.stars is not None:
-            found = from_stars(pixels, camera, reference)
-            if found is None:
-                text = (
-                    f"{pixels.file.name}: the pattern of its {pixels.stars.x.size} brightest stars is not found in the "
-                    "reference catalogue"
-                )
-                advice = "see that the catalogue covers the field and its depth; else flips, or scale by more than 4"
-                findings.append(Finding(CANNOT_TELL, subject, text, advice))
-        else:
-            found = from_header(pixels, camera)
-            if found is None:
-                findings.append(
-                    Finding(
-                        CANNOT_TELL,
-                        subject,
-                        f"{pixels.file.name} has no WCS in its header that can be used, and no reference catalogue "
-                        "was given",
-                        "give a catalogue of the field with columns ra, dec, mag: --reference FILE",
-                    )
-                )
+    for frame in frames:
+        found, about = _placed(frame, camera, reference)
+        findings += about
         if found is not None:
             placements.append(found)
     if not placements:
@@ -63,8 +60,57 @@ def check_orientation(
     return (
         findings
         + _common_findings(placements, frames, camera)
+        + _sense_findings(placements, frames, turned or [], camera, reference)
         + _detector_findings(placements, frames, camera)
     )
+
+
+def _placed(
+    frame: SkyFrame, camera: Camera, reference: ReferenceStars | None
+) -> tuple[Placement | None, list[Finding]]:
+    """Placement of one detector, with its amplifiers' flips mended; and what is to be said of these."""
+    subject = f"{frame.detector.name} orientation"
+    if reference is None or frame.stars is None:
+        found = from_header(frame, camera)
+        text = f"{frame.file.name} has no WCS in its header that can be used, and no reference catalogue was given"
+        advice = "give a catalogue of the field with columns ra, dec, mag: --reference FILE"
+        return found, [] if found is not None else [Finding(CANNOT_TELL, subject, text, advice)]
+    matched = match_reference(frame, camera, reference)
+    if matched is None:
+        text = (
+            f"{frame.file.name}: the pattern of its {frame.stars.x.size} brightest stars is not found in the "
+            "reference catalogue"
+        )
+        advice = "see that the catalogue covers the field and its depth; else flips, or scale by more than 4"
+        return None, [Finding(CANNOT_TELL, subject, text, advice)]
+    verdict = judge_flips(frame, camera, matched)
+    finding = verdict.finding(frame)
+    if verdict.wrong:
+        frame = verdict.corrected(frame)
+        matched = match_reference(frame, camera, reference) or matched
+    return from_stars(frame, camera, matched), [] if finding is None else [finding]
+
+
+def _sense_findings(
+    placements: list[Placement],
+    frames: list[SkyFrame],
+    turned: list[SkyFrame],
+    camera: Camera,
+    reference: ReferenceStars | None,
+) -> list[Finding]:
+    """Whether the header's position angle turns with the stars from one exposure to another."""
+    first = frames[0].file
+    for frame in turned:
+        before = next((p for p in placements if p.detector == frame.detector), None)
+        after = _placed(frame, camera, reference)[0] if before is not None else None
+        if before is not None and after is not None and after.parity == before.parity:
+            return check_rotation_sense(
+                (first, before.angle),
+                (frame.file, after.angle),
+                max(before.angle_error, after.angle_error),
+                camera,
+            )
+    return []
 
 
 def _common_findings(placements: list[Placement], frames: list[SkyFrame], camera: Camera) -> list[Finding]:
@@ -81,7 +127,7 @@ def _common_findings(placements: list[Placement], frames: list[SkyFrame], camera
                 DIFFERS,
                 "parity",
                 f"{where}: the image is the mirror image of what the definition says",
-                f"focal_plane.mirrored: {wanted} (or flips of all amplifiers)",
+                f"focal_plane.mirrored: {wanted}; or all detectors are mirrored as a whole: names and flips of amplifiers",
             )
         )
     alike = [p for p in placements if (p.parity == camera.parity) == (2 * count >= len(placements))]
@@ -102,11 +148,13 @@ def _common_findings(placements: list[Placement], frames: list[SkyFrame], camera
             f"focal_plane.plate_scale: {measured:.5g}",
         )
     )
-    findings.append(_angle_finding(alike, frames, where))
+    findings.append(_angle_finding(alike, frames, camera, where))
     return [*findings, *_pointing_finding(alike, frames, camera, where)]
 
 
-def _angle_finding(placements: list[Placement], frames: list[SkyFrame], where: str) -> Finding:
+def _angle_finding(
+    placements: list[Placement], frames: list[SkyFrame], camera: Camera, where: str
+) -> Finding:
     info = frames[0].file.info
     angle = _middle_angle(placements, None if info is None else info.rotation)
     errors = np.array([max(p.angle_error, 1e-4) for p in placements])
@@ -128,7 +176,7 @@ def _angle_finding(placements: list[Placement], frames: list[SkyFrame], where: s
     remedy = f"header.rotation: an expression that gives {apart:+.2f} deg more"
     opposite = (-angle - info.rotation + 180.0) % 360.0 - 180.0
     if abs(opposite) <= max(3 * error, ANGLE_TOLERANCE):
-        remedy = "header.rotation has the other sense: {expression: '-KEYWORD'}"
+        remedy = f"header.rotation has the other sense: {opposite_rule(camera)}"
     return Finding(DIFFERS, "position angle", text, remedy, angle, error, info.rotation)
 
 

@@ -7,6 +7,7 @@ by their pattern, or from the header's WCS.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 
 from skyquilt.instrument.camera import Camera, Detector
 from skyquilt.instrument.camera_check.frames import DetectorPixels, FrameFile, header_wcs
-from skyquilt.instrument.camera_check.pattern_match import match_patterns
+from skyquilt.instrument.camera_check.pattern_match import PatternMatch, match_patterns
 from skyquilt.instrument.camera_check.stars import Stars, find_stars
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 
@@ -30,6 +31,13 @@ COLUMN_NAMES = {
     "dec": ("dec", "dej2000", "decj2000", "de_icrs", "delta_j2000", "decdeg", "dec_deg", "coord_dec"),
     "mag": ("mag", "phot_g_mean_mag", "gmag", "rmag", "vmag", "mag_auto"),
 }
+
+
+MAGNITUDE = r"(^|_)mag(_|$)|mag$"
+"""Names of columns that hold magnitudes of some band: mag_r, r_mag, rMeanPSFMag."""
+
+ERROR = r"err|sig|unc|^e_"
+"""In names of columns that hold errors."""
 
 
 class ReferenceStars(NamedTuple):
@@ -83,6 +91,22 @@ class SkyFrame:
     stars: Stars | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ReferenceMatch:
+    """Stars of a frame in the reference catalogue.
+
+    Parameters
+    ----------
+    match : PatternMatch
+        Of `sky_of` the frame's stars, in their order, with `places`.
+    places : ndarray of complex
+        Places from the pointing of the catalogue's stars that were compared, east + i north [deg].
+    """
+
+    match: PatternMatch
+    places: np.ndarray
+
+
 def sky_frame(pixels: DetectorPixels, with_stars: bool) -> SkyFrame:
     """What of a frame's pixels the orientation needs."""
     stars = find_stars(pixels.assembled()) if with_stars else None
@@ -111,10 +135,16 @@ def read_reference_stars(path: str | Path) -> ReferenceStars:
     columns = []
     for wanted, names in COLUMN_NAMES.items():
         name = next((found[n] for n in names if n in found), None)
+        if name is None and wanted == "mag":
+            # any band will do: only the order of brightness matters
+            name = next(
+                (found[n] for n in found if re.search(MAGNITUDE, n) and not re.search(ERROR, n)), None
+            )
         if name is None:
             raise ProcessingFailure(
                 Reason.BAD_HEADER,
-                f"{path.name}: no column for {wanted} ({', '.join(names)}); it has {', '.join(table.colnames)}",
+                f"{path.name}: no column for {wanted} (expected one of {', '.join(names)}); it has "
+                f"{', '.join(table.colnames)}: rename one of these",
             )
         column = table[name]
         values = np.asarray(column.filled(np.nan) if hasattr(column, "filled") else column, float)
@@ -123,8 +153,8 @@ def read_reference_stars(path: str | Path) -> ReferenceStars:
     return ReferenceStars(columns[0][good], columns[1][good], columns[2][good])
 
 
-def from_stars(frame: SkyFrame, camera: Camera, reference: ReferenceStars) -> Placement | None:
-    """Placement from stars of a frame in a reference catalogue; None when the pattern is not found."""
+def match_reference(frame: SkyFrame, camera: Camera, reference: ReferenceStars) -> ReferenceMatch | None:
+    """Stars of a frame in a reference catalogue; None when the pattern is not found."""
     detector, stars = frame.detector, frame.stars
     if stars is None or stars.x.size < 4 or reference.ra.size < 4:
         return None
@@ -132,8 +162,8 @@ def from_stars(frame: SkyFrame, camera: Camera, reference: ReferenceStars) -> Pl
 
     pointing = _pointing(frame, reference)
     xi, eta = project_tangent(reference.ra, reference.dec, *pointing)
-    plane = _sky_of(detector, camera, stars.x, stars.y)
-    corners = np.abs(_sky_of(detector, camera, *np.array(detector.box.corners())))
+    plane = sky_of(detector, camera, stars.x, stars.y)
+    corners = np.abs(sky_of(detector, camera, *np.array(detector.box.corners())))
     area = detector.nx * detector.ny * (detector.pixel_size * camera.plate_scale / 3600.0) ** 2
     match = None
     for slop in POINTING_SLOPS:
@@ -150,11 +180,15 @@ def from_stars(frame: SkyFrame, camera: Camera, reference: ReferenceStars) -> Pl
         match = match_patterns(plane[:deep], xi[near] + 1j * eta[near], 1.0)
         if match is not None:
             break
-    if match is None:
-        return None
+    return None if match is None else ReferenceMatch(match, xi[near] + 1j * eta[near])
+
+
+def from_stars(frame: SkyFrame, camera: Camera, found: ReferenceMatch) -> Placement:
+    """Placement from stars that were matched."""
+    match = found.match
     source = f"{len(match.matches)} stars of {frame.file.name}"
     return _placement(
-        detector, camera, source, match.parity, match.a, match.error, match.b, match.shift_error
+        frame.detector, camera, source, match.parity, match.a, match.error, match.b, match.shift_error
     )
 
 
@@ -175,7 +209,7 @@ def from_header(pixels: SkyFrame, camera: Camera) -> Placement | None:
     known = info is not None and info.boresight_ra is not None and info.boresight_dec is not None
     pointing = (info.boresight_ra, info.boresight_dec) if known else (float(ra[40]), float(dec[40]))  # type: ignore[union-attr]
     xi, eta = project_tangent(ra, dec, *pointing)
-    w, z = xi + 1j * eta, _sky_of(detector, camera, x, y)
+    w, z = xi + 1j * eta, sky_of(detector, camera, x, y)
     best = None
     for parity in (1, -1):
         own = z if parity > 0 else np.conj(z)
@@ -202,7 +236,7 @@ def _pointing(pixels: SkyFrame, reference: ReferenceStars) -> tuple[float, float
     return float(ra), float(np.median(reference.dec))
 
 
-def _sky_of(detector: Detector, camera: Camera, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def sky_of(detector: Detector, camera: Camera, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """East + i north [deg] of pixels at position angle 0, by the definition."""
     field_x, field_y = camera.to_field().forward(*detector.to_focal_plane().forward(x, y))
     return -camera.parity * field_x + 1j * field_y
@@ -220,7 +254,7 @@ def _placement(
 ) -> Placement:
     # mirrored: a conj(z) = -a z', z' of the other parity
     factor = a if parity > 0 else -a
-    middle = _sky_of(detector, camera, *np.array(detector.box.centre))
+    middle = sky_of(detector, camera, *np.array(detector.box.centre))
     plane = complex(middle if parity > 0 else -np.conj(middle))
     angle = float(np.degrees(-np.angle(factor))) % 360.0
     return Placement(

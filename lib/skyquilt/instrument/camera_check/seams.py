@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyquilt.instrument.camera import Amplifier
+from skyquilt.instrument.camera import Amplifier, Detector
 from skyquilt.instrument.camera_check.frames import DetectorPixels
 from skyquilt.instrument.camera_check.report import CANNOT_TELL, DIFFERS, FITS, Finding
 
@@ -21,7 +21,8 @@ DEPTH = 3
 """Pixels on each side of a seam that make its profile."""
 
 LEAST = 4.0
-"""Least lead of the best hypothesis, in standard deviations of uncorrelated profiles."""
+"""Least continuation, and lead of the best hypothesis over the definition and over none at all, in standard
+deviations of uncorrelated profiles."""
 
 WORDS = {
     (False, False): "as defined",
@@ -71,7 +72,7 @@ def check_flips(frames: list[DetectorPixels]) -> list[Finding]:
     # the mean and not the sum: without dithers all frames have the same stars on the seams
     tables /= len(frames)
     best = _best(tables, seams, len(amplifiers))
-    return _findings(subject, tables, seams, amplifiers, best)
+    return _findings(detector, tables, seams, amplifiers, best)
 
 
 def _normalised(pixels: DetectorPixels, amplifier: Amplifier) -> np.ndarray:
@@ -154,38 +155,67 @@ def _total(tables: np.ndarray, seams: list[Seam], choice: np.ndarray) -> float:
 
 
 def _findings(
-    subject: str, tables: np.ndarray, seams: list[Seam], amplifiers: list[Amplifier], best: np.ndarray
+    detector: Detector, tables: np.ndarray, seams: list[Seam], amplifiers: list[Amplifier], best: np.ndarray
 ) -> list[Finding]:
+    subject = f"{detector.name} flips"
     scale = np.sqrt(len(seams))
     defined = _total(tables, seams, np.zeros(len(amplifiers), int)) / scale
     found = _total(tables, seams, best) / scale
-    lead = found - defined
-    if lead < LEAST:
+    # the best of many hypotheses is no better than the best of chance unless it continues for itself
+    if found - max(defined, 0.0) < LEAST:
         if defined < LEAST:
-            text = f"the image continues across {len(seams)} seams with {defined:.1f} sigma only: too few stars on them"
-            return [Finding(CANNOT_TELL, subject, text, "more frames of the sky, or of a crowded field")]
-        text = f"the image continues across {len(seams)} seams of the amplifiers as defined ({defined:.0f} sigma)"
+            text = f"the image continues across {_count(seams)} with {defined:.1f} sigma only: too few stars there"
+            remedy = "--reference with the stars of the field, or a frame of a crowded one"
+            return [Finding(CANNOT_TELL, subject, text, remedy)]
+        text = (
+            f"the image continues across {_count(seams)} of the amplifiers as defined ({defined:.0f} sigma)"
+        )
         return [Finding(FITS, subject, text, "", defined, 1.0)]
     # mirroring all alike is the same to the seams where amplifiers lie in one row: leave what can stay
     alike = [_relative(best, common) for common in range(4)]
     alike = [c for c in alike if found - _total(tables, seams, c) / scale < 0.5 * LEAST]
     best = max([*alike, best], key=lambda choice: int((choice == 0).sum()))
-    words = [
-        f"{amplifier.name} {WORDS[MIRRORINGS[choice]]}"
-        for amplifier, choice in zip(amplifiers, best, strict=True)
-        if choice
-    ]
-    remedy = (
-        "stored or read_out of the grid, or reverse the range of `data` (x: '[2048:1025,...]', y the second): "
-        + ", ".join(words)
-    )
+    chosen = {a.name: MIRRORINGS[c] for a, c in zip(amplifiers, best, strict=True)}
     text = (
-        f"the image does not continue across the seams as defined ({defined:.1f} sigma), with {', '.join(words)} "
+        f"the image does not continue across the seams as defined ({defined:.1f} sigma), with {in_words(chosen)} "
         f"it does ({found:.1f} sigma)"
     )
+    remedy = flip_remedy(detector, chosen)
     return [Finding(DIFFERS, subject, text, remedy, found, 1.0, defined)]
 
 
 def _relative(choice: np.ndarray, common: int) -> np.ndarray:
     """The same mirrorings with one more applied to all."""
     return np.bitwise_xor(choice, common)
+
+
+def _count(seams: list[Seam]) -> str:
+    return f"{len(seams)} seam{'s' * (len(seams) > 1)}"
+
+
+def in_words(mirrorings: dict[str, tuple[bool, bool]]) -> str:
+    """ "R mirrored in x, ..." of the amplifiers that are not as defined."""
+    return ", ".join(f"{name} {WORDS[mirroring]}" for name, mirroring in mirrorings.items() if any(mirroring))
+
+
+def flip_remedy(detector: Detector, mirrorings: dict[str, tuple[bool, bool]]) -> str:
+    """What to write for amplifiers of a detector (by name) that are mirrored (in x, in y) against the definition."""
+    amplifiers = detector.amplifiers
+    flips = {a.name: (a.flip_x, a.flip_y) for a in amplifiers}
+    wanted = {
+        name: tuple(old ^ new for old, new in zip(flip, mirrorings.get(name, (False, False)), strict=True))
+        for name, flip in flips.items()
+    }
+    corner = {a.name: ("right" in a.read_out, "upper" in a.read_out) for a in amplifiers}
+    if wanted == corner:
+        grid = "stored: as_read"
+    elif not any(any(flip) for flip in wanted.values()):
+        grid = "stored: as_assembled"
+    else:
+        words = [f"{'upper' if y else 'lower'}_{'right' if x else 'left'}" for x, y in wanted.values()]
+        one = len(set(words)) == 1
+        grid = f"stored: as_read with read_out: {words[0] if one else '[' + ', '.join(words) + ']'}"
+    return (
+        f"{in_words(mirrorings)}: in a grid, {grid}; in a list, reverse its range of `data` (x: '[2048:1025,...]', "
+        "y: the second)"
+    )

@@ -34,6 +34,7 @@ ROOT_KEYS = (
     "header",
     "wcs",
     "isr",
+    "zero_points",
     "fringe_filters",
     "ghosts",
 )
@@ -142,6 +143,7 @@ def _camera(root: Node, tables: Tables) -> Camera:
             isr=isr.data,
             observatory=observatory,
             ghosts=_ghosts(root),
+            zero_points=_zero_points(root, filters),
             fringe_filters=_fringe_filters(root, filters),
             description=root.text("description", ""),
         ),
@@ -224,6 +226,15 @@ def _filters(root: Node) -> dict[str, str]:
                 f"band {band!r} must be letters, digits or _ (it becomes a path)", f"filters.{name}"
             )
     return filters
+
+
+def _zero_points(root: Node, filters: dict[str, str]) -> dict[str, float]:
+    found = {}
+    for name, node in root.node("zero_points", {}).entries():
+        if name not in filters:
+            raise node.fail(f"no such filter; the filters are {', '.join(filters)}")
+        found[str(name)] = node.as_number()
+    return found
 
 
 def _fringe_filters(root: Node, filters: dict[str, str]) -> tuple[str, ...]:

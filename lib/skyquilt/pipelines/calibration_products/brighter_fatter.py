@@ -1,14 +1,15 @@
 """Calibration Products Production (LDM-151 4.1.2.3): the brighter-fatter kernel from the covariances of flats.
 
-Each amplifier's covariances give the area changes a_ij (Astier et al. 2019). They are a property of the
-silicon, not of the amplifier: they are averaged over the amplifiers with their errors unless these
-disagree. Far lags are small against their noise: a power law of the distance stands for them as far as they are
-not significant, and carries on beyond the measured lags, with the sum rule (charge is only moved, so all
-a_ij of the plane sum to 0) as one more datum.
+Each amplifier's covariances give the area changes a_ij (Astier et al. 2019). They are a property of the silicon,
+not of the amplifier: they are averaged over the amplifiers, and over detectors with the same pixels, with their
+errors unless these disagree. Far lags are small against their noise: a power law of the distance stands for them as
+far as they are not significant, and carries on beyond the measured lags, with the sum rule (charge is only moved,
+so all a_ij of the plane sum to 0) as one more datum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,10 @@ class AreaChanges:
 
 
 def measure_brighter_fatter(
-    photon_transfer: PhotonTransfer, detector: Detector, config: MeasurePhotonTransferConfig
+    photon_transfer: PhotonTransfer,
+    detector: Detector,
+    config: MeasurePhotonTransferConfig,
+    siblings: Sequence[AreaChanges] = (),
 ) -> BrighterFatterKernel | None:
     """Kernel of one detector from its photon transfer (LDM-151 4.1.2.3, 8.1).
 
@@ -61,6 +65,8 @@ def measure_brighter_fatter(
         Of pairs at `config.min_levels` levels at least.
     detector : Detector
     config : MeasurePhotonTransferConfig
+    siblings : sequence of AreaChanges
+        Of other detectors of the same silicon: their mean counts with the detector's own, unless they disagree.
 
     Returns
     -------
@@ -71,9 +77,16 @@ def measure_brighter_fatter(
         has the numbers in both cases.
     """
     changes = area_changes(photon_transfer, config)
-    if changes is None or significance(changes) < config.min_significance:
+    if changes is None:
         return None
-    common = _kernel(changes.mean, changes.mean_errors, config)
+    pooled = _pooled([changes, *siblings])
+    if siblings and pooled.chi_square <= _disagreement(pooled):
+        mean, mean_errors = pooled.mean, pooled.mean_errors
+    else:
+        mean, mean_errors = changes.mean, changes.mean_errors
+    if _significance(mean, mean_errors) < config.min_significance:
+        return None
+    common = _kernel(mean, mean_errors, config)
     kernels, shares = [], []
     for a, errors in zip(changes.a, changes.errors):
         own = common
@@ -107,9 +120,16 @@ def area_changes(photon_transfer: PhotonTransfer, config: MeasurePhotonTransferC
         )
         # the gain is fitted again about 1: it is part of the error of a_00
         a[number], errors[number] = fit.a, fit.a_error
+    return _weighted(a, errors) if np.isfinite(a[:, 0, 0]).any() else None
+
+
+def _pooled(changes: Sequence[AreaChanges]) -> AreaChanges:
+    """Area changes of the amplifiers of several detectors as of one."""
+    return _weighted(*(np.concatenate([getattr(each, name) for each in changes]) for name in ("a", "errors")))
+
+
+def _weighted(a: np.ndarray, errors: np.ndarray) -> AreaChanges:
     known = np.isfinite(a[:, 0, 0])
-    if not known.any():
-        return None
     weights = 1 / errors[known] ** 2
     mean = (weights * a[known]).sum(axis=0) / weights.sum(axis=0)
     chi_square = np.nan

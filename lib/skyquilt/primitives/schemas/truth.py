@@ -222,8 +222,8 @@ EVENT_TRUTH = TableSchema(
             "peakSnr",
             "f4",
             "",
-            "peakElectrons over the noise of that pixel (sky, sources, dark current, read-out); NaN for "
-            "saturated and bled pixels.",
+            "peakElectrons over the noise of that pixel (sky, sources, dark current, read-out) of a cosmic ray; "
+            "NaN for other kinds.",
         ),
         Column("nPixels", "i4", "", "Rows of the event in pixel_truth."),
         Column("surfaceBrightness", "f4", "electron", "Mean of its pixels."),

@@ -16,6 +16,7 @@ MISSING = "–"
 _SECTIONS = (
     ("index.html", "Overview"),
     ("index.html#scorecard-title", "Scorecard"),
+    ("index.html#calibrations-title", "Calibrations"),
     ("index.html#visits-title", "Visits"),
     ("failures.html", "Failures"),
 )
