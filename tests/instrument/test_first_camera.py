@@ -44,6 +44,14 @@ def test_stars_tell_that_flips_are_right_where_seams_cannot(newcomer, sparse):
         assert check(frames, edited(newcomer)).finding(f"{name} flips").level == CANNOT_TELL
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_stars_make_no_false_flips(newcomer, tmp_path, seed):
+    """Of the many ways to flip, the best by chance is not told as a finding: a true definition never differs."""
+    frame = newcomer.write_frame(tmp_path, 5, "science", newcomer.Sky(seed, 250), 400.0, seed=seed)
+    report = check([frame], edited(newcomer))
+    assert not [finding for finding in report.of(DIFFERS) if "flips" in finding.subject], report.text()
+
+
 WRONG_FLIPS = {
     # read_out of (L, R) -> what the stars say of L and R
     "[lower_left, lower_right]": "R mirrored in y",

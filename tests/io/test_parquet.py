@@ -17,8 +17,16 @@ from skyquilt.io.parquet import (
     write_table,
     write_tables,
 )
-from skyquilt.primitives.schemas import OBJECT_TRUTH, REFERENCE, SCHEMAS, SOURCE, VISIT
+from skyquilt.primitives.schemas import REFERENCE, SCHEMAS, SOURCE, VISIT
 from skyquilt.primitives.tables import Column, TableError, TableSchema
+
+BANDED = TableSchema(
+    "banded",
+    "",
+    "9.2",
+    (Column("id", "i8", "", "Number."), Column("kind", "str", "", "Kind.")),
+    band_columns=(Column("flux_{band}", "f8", "nJy", "Flux in band {band}."),),
+)
 
 SMALL = TableSchema(
     "small",
@@ -178,9 +186,9 @@ def test_large_parts_are_split(tmp_path):
 
 def test_a_wrong_part_leaves_what_was_there(tmp_path):
     """When a later part is wrong, or cannot be made, the file stays as it was; bands are those of the first."""
-    truth = {"id": [1], "kind": ["star"], "ra": [1.0], "dec": [2.0], "halfLightRadius": [0.0]}
+    truth = {"id": [1], "kind": ["star"]}
     path = tmp_path / "t.parquet"
-    write_tables(path, [truth | {"flux_g": [3.0]}], OBJECT_TRUTH, {})
+    write_tables(path, [truth | {"flux_g": [3.0]}], BANDED, {})
     before = path.read_bytes()
 
     def failing():
@@ -188,9 +196,9 @@ def test_a_wrong_part_leaves_what_was_there(tmp_path):
         raise MemoryError
 
     with pytest.raises(TableError, match=r"missing flux_g.*extra flux_r"):
-        write_tables(path, [truth | {"flux_g": [3.0]}, truth | {"flux_r": [3.0]}], OBJECT_TRUTH, {})
+        write_tables(path, [truth | {"flux_g": [3.0]}, truth | {"flux_r": [3.0]}], BANDED, {})
     with pytest.raises(MemoryError):
-        write_tables(path, failing(), OBJECT_TRUTH, {})
+        write_tables(path, failing(), BANDED, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -259,10 +267,10 @@ def test_bad_files_are_named(tmp_path):
 
 def test_banded_tables_take_their_bands_along(tmp_path):
     """A per-band table is written with the bands it has and checks again when read."""
-    truth = {"id": [1], "kind": ["star"], "ra": [1.0], "dec": [2.0], "halfLightRadius": [0.0]}
-    write_table(tmp_path / "t.parquet", truth | {"flux_g": [3.0], "flux_y": [4.0]}, OBJECT_TRUTH, {})
+    truth = {"id": [1], "kind": ["star"]}
+    write_table(tmp_path / "t.parquet", truth | {"flux_g": [3.0], "flux_y": [4.0]}, BANDED, {})
     assert schema_of(tmp_path / "t.parquet").names[-2:] == ("flux_g", "flux_y")
-    OBJECT_TRUTH.check(read_table(tmp_path / "t.parquet"))
+    BANDED.check(read_table(tmp_path / "t.parquet"))
     assert schema_of(tmp_path / "t.parquet")["flux_y"].doc.startswith("Flux in band y")
     assert REFERENCE.bands_in(schema_of(tmp_path / "t.parquet").names) == ("g", "y")
 
