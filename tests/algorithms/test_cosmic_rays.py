@@ -118,12 +118,15 @@ def test_kernels_agree_with_plain_code(rng):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_level_and_noise_of_the_sky_are_measured(seed, model):
-    """Among 1500 stars per Mpix the sky's level is right to a fifth of its noise and the noise to 6 %."""
+    """Among 1500 stars per Mpix the sky's level is right to a fifth of its noise, and the noise to 9 %.
+
+    Stars add 4 % to the noise, and 36 blocks of a ninth of the pixels scatter by 1.4 %.
+    """
     truth = model.make_field(model.Field(size=384, fwhm=3.0, n_events=100, sky=300.0), seed)
     level, floor = sky_of(truth.image, truth.saturated, truth.variance, 64)
     noise = np.sqrt(300.0 + 25.0)
     assert abs(np.median(level) - 300.0) < 0.2 * noise
-    assert abs(np.sqrt(np.median(floor)) / noise - 1) < 0.06
+    assert abs(np.sqrt(np.median(floor)) / noise - 1) < 0.09
 
 
 def test_wrong_variance_is_corrected(rng):
@@ -205,6 +208,17 @@ def test_no_star_core_is_hit(fwhm, profile, model):
     result = model.judge(truth, find(truth).pixels, fwhm)
     assert result["stars"] > 200
     assert result["cores"] == 0
+
+
+@pytest.mark.parametrize(("fwhm", "density"), [(4.0, 40_000), (6.0, 20_000)])
+def test_faint_stars_of_a_globular_cluster_are_no_hits(fwhm, density, model):
+    """Where stars overlap and no block has empty sky, under 1 in 100 stars is marked; before the sky's level in gaps
+    between them was looked at, 1 in 50 was."""
+    field = model.Field(size=384, fwhm=fwhm, n_stars=density, n_events=0, n_galaxies=0)
+    truth = model.make_field(field, 1)
+    found = find(truth)
+    assert model.judge(truth, found.pixels, fwhm)["stars"] > 1000
+    assert len(found.x) < 0.01 * model.judge(truth, found.pixels, fwhm)["stars"]
 
 
 def test_a_hit_on_a_star_is_found_and_the_star_left(model, rng):

@@ -267,3 +267,22 @@ def test_options_are_checked(wrong):
     """Options outside their range are refused."""
     with pytest.raises(ValueError, match="find_defects"):
         FindDefectsConfig(**wrong)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shadows_of_dust_are_no_columns(detector, seed):
+    """Rings of 4 to 8 % with rims of a few pixels, as dust on a window casts, are left; a column across one is found."""
+    rng = np.random.default_rng(200 + seed)
+    dark, flat = truths()
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    for x0, y0, depth in ((30, 60, 0.04), (62, 150, 0.08), (170, 80, 0.06), (200, 220, 0.08)):
+        radius = np.hypot(x - x0, y - y0)
+        flat *= 1 - depth * np.exp(-0.5 * ((radius - 9) / 2.2) ** 2)
+    column, rows = 71, slice(135, 170)
+    flat[rows, column] *= 0.93
+    defects, figures = find_defects(None, [], [plane(flat, FLAT_ERROR, rng)], detector, CONFIG)
+    found = kinds_image(defects) >= 0
+    assert found[rows, column].mean() > 0.9
+    found[130:175, column - 1 : column + 2] = False
+    assert found.sum() == 0
+    assert figures["kinds"]["dark_column"]["pixels"] < 50

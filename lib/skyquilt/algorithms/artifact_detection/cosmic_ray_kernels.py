@@ -117,12 +117,15 @@ def candidates(image, variance, unusable, level, floor, block, threshold, factor
     return count
 
 
-@kernel("float64(const(float64[::1]), int64, float64[::1], float64)")
-def smooth_light(value, side, lowest, flank):
+@kernel("float64(const(float64[::1]), int64, float64[::1], float64, float64)")
+def smooth_light(value, side, lowest, flank, sigma):
     """Light that a stamp has everywhere and that no source in its middle brings: galaxies, wings of stars.
 
     From the fourth lowest pixel of the border, less what a point source in the middle of the middle's brightness
-    has there (`flank` of its peak); a fifth is left. `lowest` (4 values) is scratch.
+    has there (`flank` of its peak); a fifth is left. Among crowded stars and where dust dims it, the sky's level is
+    above what the gaps have, and a filter that light does not excite responds to the lack of it. So where the
+    lowest third of the border is lower than noise of `sigma` makes it, all of the lack is given, and a source in
+    the middle is allowed for. `lowest` (8 values) is scratch.
     """
     lowest[:] = np.inf
     for j in range(side):
@@ -130,14 +133,18 @@ def smooth_light(value, side, lowest, flank):
             if 0 < j < side - 1 and 0 < i < side - 1:
                 continue
             here = value[j * side + i]
-            if here >= lowest[3]:
+            if here >= lowest[7]:
                 continue
-            k = 3
+            k = 7
             while k > 0 and lowest[k - 1] > here:
                 lowest[k] = lowest[k - 1]
                 k -= 1
             lowest[k] = here
     middle = value[(side * side) // 2]
+    # the mean of the lowest 8 of 24 normal values is -1.05 +- 0.27 sigma
+    lack = lowest.mean() + 1.05 * sigma
+    if lack < -0.5 * sigma:
+        return lack - flank * flank * max(middle - lack, 0.0)
     return max(0.8 * (lowest[3] - flank * max(middle, 0.0)) / (1 - flank), 0.0)
 
 
@@ -189,7 +196,8 @@ def judge(
 
     A shape is there when its filter responds above `sharper` sigma, which no scene explains, and the charge in
     it is above `stronger` sigma, which noise rarely does, times the root of |h|: shapes of many pixels are so
-    bright anyway where their peak is, and would let in most of the noise. `mark_shape` marks it. Places whose
+    bright anyway where their peak is, and would let in most of the noise. In the light of sources the charge that
+    light does not explain has to be as strong. `mark_shape` marks it. Places whose
     stamp is not all usable are left to `pixel_excess`. Where the best response is above `weak` sigma, and the
     charge as strong, `response_at` has it [sigma], `shape_at` the shape and `amplitude_at` its peak; else
     0, -1 and 0.
@@ -203,7 +211,7 @@ def judge(
     flat_shapes = shapes.reshape(n_shapes, size)
     value = np.empty(size)
     excess = np.empty(size)
-    lowest = np.empty(4)
+    lowest = np.empty(8)
     amplitude = 0.0
     responses = np.empty(n_shapes)
     by_pixel = np.empty((size, n_shapes))
@@ -239,7 +247,7 @@ def judge(
                 k += 1
         if not usable:
             continue
-        smooth = smooth_light(value, side, lowest, flank)
+        smooth = smooth_light(value, side, lowest, flank, np.sqrt(least))
         for k in range(size):
             value[k] -= smooth
         # beside a much brighter pixel, with light on the other side: not the flank of a track but of a star, and
@@ -288,7 +296,10 @@ def judge(
                 charge += h * value[k]
                 spread += h * h * error
             significance = response / np.sqrt(noise)
-            if significance > best and charge > stronger * np.sqrt(norm[s] * spread):
+            strong = stronger * np.sqrt(norm[s] * spread)
+            own = norm[s] * norm[s] * response / gain[s]
+            lit = charge - own > 2 * np.sqrt(spread)
+            if significance > best and charge > strong and (own > strong or not lit):
                 best = significance
                 chosen = s
                 amplitude = response / gain[s]

@@ -5,7 +5,8 @@ error and its shot noise in an exposure of `exposure_time` is more than `hot_noi
 differ from dark to dark (SUSPECT) need the significance alone. Dead and low-response pixels fall below shares of their
 row's median, or of the median of their neighbourhood where whole patches are dead. Columns are searched for
 stretches on which all pixels together are off, though each only mildly. A column in flats that is mildly dark from
-a row within the amplifier on to the end far from the read-out has a trap. Boxes of the camera definition are kept as
+a row within the amplifier on to the end far from the read-out has a trap. In flats a stretch ends within one column
+on either side: shadows of dust, which the flat corrects, do not. Boxes of the camera definition are kept as
 `manual`.
 
 False detections: of n pixels of Gaussian noise n / 2 erfc(sigma / sqrt 2) are above the threshold, 0.02 in 16 Mpixel
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from skyquilt.instrument.camera import Amplifier, Detector
 
 _MOST_SEGMENTS = 20000
+_LEAST_STEP = 0.6
+"""At the edges of a defective stretch of columns, as a share of how much it is off."""
 _PRECEDENCE = ("manual", "bright_column", "dark_column", "trap", "dead", "hot", "low_response")
 """A pixel belongs to the first of these that it is found by."""
 
@@ -363,12 +366,38 @@ def _search_columns(
         part = part[np.isfinite(part)]
         size = float(np.median(part)) if part.size else 0.0
         name = _column_kind(kind, size, (first, last), amplifier, config)
-        if not name:
+        if not name or (kind == "flat" and not _has_edges(residual[first:last], column, size)):
             continue
         y0, x = amplifier.data.y0, amplifier.data.x0 + column
         place = (slice(y0 + first, y0 + last), slice(x, x + 1))
         value = 1 + size if kind == "flat" else size / config.exposure_time
         found.add(name, place, np.ones((last - first, 1), dtype=bool), np.array(value))
+
+
+def _has_edges(rows: np.ndarray, column: int, size: float) -> bool:
+    """Whether a stretch of columns ends within one column on either side, as defects do and shadows of dust do not.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, shape (rows of the stretch, columns)
+        Residuals.
+    column : int
+        Of the stretch; those next to it that are off by more than half as much belong to it.
+    size : float
+        Median residual of the column.
+    """
+    for step in (-1, 1):
+        inside, place = size, column + step
+        while 0 <= place < rows.shape[1]:
+            beside = rows[:, place]
+            beside = beside[np.isfinite(beside)]
+            outside = float(np.median(beside)) if beside.size else 0.0
+            if outside / size < 0.5:
+                if (inside - outside) / size < _LEAST_STEP:
+                    return False
+                break
+            inside, place = outside, place + step
+    return True
 
 
 def _column_kind(
