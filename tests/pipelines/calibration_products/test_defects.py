@@ -273,7 +273,7 @@ def test_options_are_checked(wrong):
 def test_shadows_of_dust_are_no_columns(detector, seed):
     """Rings of 4 to 8 % with rims of a few pixels, as dust on a window casts, are left; a column across one is found."""
     rng = np.random.default_rng(200 + seed)
-    dark, flat = truths()
+    _, flat = truths()
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     for x0, y0, depth in ((30, 60, 0.04), (62, 150, 0.08), (170, 80, 0.06), (200, 220, 0.08)):
         radius = np.hypot(x - x0, y - y0)

@@ -111,11 +111,12 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Plane:
-    """One combined frame, judged: image in the unit of `limits`, error, and which of them are unsteady or missing."""
+    """One combined frame, judged: residual, its error, which pixels are unsteady, and the frame itself."""
 
     image: np.ndarray
     error: np.ndarray
     unsteady: np.ndarray
+    response: np.ndarray
 
 
 def find_defects(
@@ -242,7 +243,8 @@ def _search(
     pulls /= np.float32(max(ratio, 1.0))
     if kind != "bias":
         _note_missing(kind, frames, amplifier, place, found)
-    _search_columns(kind, residual, pulls, detector, amplifier, config, found)
+    response = sum(np.float32(weight / total) * plane.response for plane, weight in zip(judged, weights))
+    _search_columns(kind, residual, pulls, response if kind == "flat" else None, amplifier, config, found)
     if kind == "flat":
         _judge_response(residual, pulls, place, config, found)
         _judge_patches(frames, amplifier, config, found)
@@ -266,9 +268,9 @@ def _plane(kind: str, frame: CalibrationPixels, amplifier: Amplifier, config: Fi
     if kind == "flat":
         # a vignetted or dead neighbourhood is no reference
         middle[~(middle > 0.05)] = np.nan
-        return _Plane(image / middle - 1, error / middle, unsteady)
+        return _Plane(image / middle - 1, error / middle, unsteady, image)
     scale = np.float32(config.exposure_time if kind == "dark" else amplifier.gain)
-    return _Plane((image - middle) * scale, error * scale, unsteady)
+    return _Plane((image - middle) * scale, error * scale, unsteady, image)
 
 
 def _follow_gradient(image: np.ndarray, middle: np.ndarray, half: int) -> None:
@@ -351,12 +353,12 @@ def _search_columns(
     kind: str,
     residual: np.ndarray,
     pulls: np.ndarray,
-    detector: Detector,
+    response: np.ndarray | None,
     amplifier: Amplifier,
     config: FindDefectsConfig,
     found: _Found,
 ) -> None:
-    """Bright and dark stretches of columns of an amplifier."""
+    """Bright and dark stretches of columns of an amplifier; `response` for flats."""
     segments = np.zeros((_MOST_SEGMENTS, 3), np.int32)
     scores = np.zeros(_MOST_SEGMENTS)
     shortest = min(config.shortest_column, pulls.shape[0])
@@ -366,7 +368,7 @@ def _search_columns(
         part = part[np.isfinite(part)]
         size = float(np.median(part)) if part.size else 0.0
         name = _column_kind(kind, size, (first, last), amplifier, config)
-        if not name or (kind == "flat" and not _has_edges(residual[first:last], column, size)):
+        if not name or (response is not None and not _has_edges(response[first:last], column, size)):
             continue
         y0, x = amplifier.data.y0, amplifier.data.x0 + column
         place = (slice(y0 + first, y0 + last), slice(x, x + 1))
@@ -380,23 +382,26 @@ def _has_edges(rows: np.ndarray, column: int, size: float) -> bool:
     Parameters
     ----------
     rows : ndarray of float32, shape (rows of the stretch, columns)
-        Residuals.
+        Response: not its residual, whose reference steps from one side of a shadow to the other.
     column : int
         Of the stretch; those next to it that are off by more than half as much belong to it.
     size : float
-        Median residual of the column.
+        How much the column is off, as a share of what it should be.
     """
+    level = float(np.nanmedian(rows[:, column])) / (1 + size)
+
+    def off(place: int) -> float:
+        beside = rows[:, place]
+        beside = beside[np.isfinite(beside)]
+        return (float(np.median(beside)) / level - 1) / size if beside.size else 0.0
+
     for step in (-1, 1):
-        inside, place = size, column + step
-        while 0 <= place < rows.shape[1]:
-            beside = rows[:, place]
-            beside = beside[np.isfinite(beside)]
-            outside = float(np.median(beside)) if beside.size else 0.0
-            if outside / size < 0.5:
-                if (inside - outside) / size < _LEAST_STEP:
-                    return False
-                break
-            inside, place = outside, place + step
+        inside, place = 1.0, column + step
+        while 0 <= place < rows.shape[1] and (here := off(place)) >= 0.5:
+            inside, place = here, place + step
+        beyond = [off(k) for k in range(place, place + 3 * step, step) if 0 <= k < rows.shape[1]]
+        if beyond and (inside - beyond[0] < _LEAST_STEP or abs(np.median(beyond)) > 0.5):
+            return False
     return True
 
 
