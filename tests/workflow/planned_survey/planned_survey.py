@@ -177,8 +177,13 @@ def jobs_by_hand(n_visits: int) -> Counter:
     per_patch = ("template_coadd", "deep_coadd", "coadd_measurement", "multifit")
     return Counter(
         {
-            "combine_bias": nights,
-            "combine_flat": len({(visit.night // NIGHTS_PER_FLAT, visit.band) for visit in visits}),
+            **dict.fromkeys(("combine_bias", "combine_dark"), nights),
+            **dict.fromkeys(
+                ("combine_flat", "combine_fringe"),
+                len({(visit.night // NIGHTS_PER_FLAT, visit.band) for visit in visits}),
+            ),
+            "find_defects": len({visit.night // NIGHTS_PER_FLAT for visit in visits}),
+            **dict.fromkeys(("measure_crosstalk", "measure_linearity", "measure_photon_transfer"), 1),
             **dict.fromkeys(("bootstrap_im_char", "visit_quality"), n_visits),
             "joint_cal": kinds["joint_cal"] * tracts,
             "im_char": steps_per_visit * pairs,
