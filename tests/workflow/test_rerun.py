@@ -11,7 +11,8 @@ import pytest
 import skyquilt
 
 IMAGES = {"bootstrap_im_char": 3, "visit_tables": 1, "visit_quality": 3, "scorecard": 1, "quality_site": 1}
-EVERYTHING = {"combine_bias": 1, "combine_flat": 2, **IMAGES}
+FROM_FLATS = {"combine_flat": 2, "find_defects": 1, **IMAGES}
+EVERYTHING = {"combine_bias": 1, "measure_crosstalk": 1, "measure_photon_transfer": 1, **FROM_FLATS}
 PAGES = {"visit_quality": 3, "quality_site": 1}
 
 
@@ -102,7 +103,7 @@ def test_editing_code_re_runs_what_uses_it_and_what_follows(survey, library, whe
     [
         ("bootstrap_im_char:\n  detection:\n    threshold: 4.0\n", IMAGES),
         ("combine_bias:\n  clip: 4.0\n", EVERYTHING),
-        ("combine_flat:\n  clip: 4.0\n", {k: v for k, v in EVERYTHING.items() if k != "combine_bias"}),
+        ("combine_flat:\n  clip: 4.0\n", FROM_FLATS),
         ("visit_tables:\n  map_nside: 2048\n", {"visit_tables": 1, "quality_site": 1}),
     ],
 )
