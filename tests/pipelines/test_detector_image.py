@@ -13,6 +13,7 @@ from skyquilt.algorithms.instrument_signature_removal import (
 )
 from skyquilt.instrument.camera import Amplifier, Detector
 from skyquilt.pipelines.detector_image import DetectorImageConfig, SignatureRemoval, detector_image
+from skyquilt.pipelines.visit_files import visit_files
 from skyquilt.primitives.exposure import Exposure
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
@@ -247,3 +248,17 @@ def test_missing_calibrations_are_flagged_before_a_missing_snap():
     assert image.figures["isr_steps"]["flat"] == "no_calibration"
     assert image.figures["isr_steps"]["overscan"] == "done"
     assert image.figures["gain_source"] == {"L": "definition", "R": "definition"}
+
+
+def test_a_snap_that_only_other_detectors_have_is_missing(tmp_path):
+    """Whether ingest never saw the file or set it aside: the detector has both snaps, one with a reason."""
+    frames = [
+        {"detector": d, "snap": s, "path": f"{s}_{d}.fits", "reason": "", "detail": ""}
+        for d, s in ((0, 0), (0, 1), (1, 1))
+    ]
+    entry = {"frames": frames, "excluded_amplifiers": {}, "calibrations": {}}
+    data = visit_files(entry, None, tmp_path, {})
+    assert data.snaps(0) == data.snaps(1) == [0, 1]
+    with pytest.raises(ProcessingFailure, match="missing_file: ingest found no usable file of this snap"):
+        data.read_raw(1, 0)
+    assert [frame["path"] for frame in data.frames[0]] == ["0_0.fits", "1_0.fits"]

@@ -241,3 +241,10 @@ def test_the_map_says_why_where(damaged):
         pixel = hpgeom.angle_to_pixel(found.nside_sparse, ra, dec)
         assert found.get_values_pix(np.atleast_1d(pixel))[0] & (1 << Reason(row.reasonCode).bit)
     assert "unreadable_file" in (damaged / "quality/site/index.html").read_text()
+
+
+def test_a_directory_named_as_the_camera_is_no_definition(raw_survey, tmp_path):
+    """`init nickel --camera nickel` in a place with a directory of that name takes the camera that ships."""
+    (tmp_path / "tiny").mkdir()
+    skyquilt("init", "tiny", "--camera", "tiny", "--raw", raw_survey / RAW, cwd=tmp_path)
+    assert "camera: tiny\n" in (tmp_path / "tiny/survey.yaml").read_text()

@@ -368,7 +368,9 @@ def _search_columns(
         part = part[np.isfinite(part)]
         size = float(np.median(part)) if part.size else 0.0
         name = _column_kind(kind, size, (first, last), amplifier, config)
-        if not name or (response is not None and not _has_edges(response[first:last], column, size)):
+        if not name:
+            continue
+        if response is not None and not _has_edges(response[first:last], column, size, config.window):
             continue
         y0, x = amplifier.data.y0, amplifier.data.x0 + column
         place = (slice(y0 + first, y0 + last), slice(x, x + 1))
@@ -376,7 +378,7 @@ def _search_columns(
         found.add(name, place, np.ones((last - first, 1), dtype=bool), np.array(value))
 
 
-def _has_edges(rows: np.ndarray, column: int, size: float) -> bool:
+def _has_edges(rows: np.ndarray, column: int, size: float, half: int) -> bool:
     """Whether a stretch of columns ends within one column on either side, as defects do and shadows of dust do not.
 
     Parameters
@@ -387,8 +389,13 @@ def _has_edges(rows: np.ndarray, column: int, size: float) -> bool:
         Of the stretch; those next to it that are off by more than half as much belong to it.
     size : float
         How much the column is off, as a share of what it should be.
+    half : int
+        Columns on either side that say what a dead one should be.
     """
-    level = float(np.nanmedian(rows[:, column])) / (1 + size)
+    if size > -0.9:
+        level = float(np.nanmedian(rows[:, column])) / (1 + size)
+    else:
+        level = float(np.nanmedian(rows[:, max(column - half, 0) : column + half + 1]))
 
     def off(place: int) -> float:
         beside = rows[:, place]
@@ -396,11 +403,11 @@ def _has_edges(rows: np.ndarray, column: int, size: float) -> bool:
         return (float(np.median(beside)) / level - 1) / size if beside.size else 0.0
 
     for step in (-1, 1):
-        inside, place = 1.0, column + step
+        inside, most, place = 1.0, 1.0, column + step
         while 0 <= place < rows.shape[1] and (here := off(place)) >= 0.5:
-            inside, place = here, place + step
+            inside, most, place = here, max(most, here), place + step
         beyond = [off(k) for k in range(place, place + 3 * step, step) if 0 <= k < rows.shape[1]]
-        if beyond and (inside - beyond[0] < _LEAST_STEP or abs(np.median(beyond)) > 0.5):
+        if beyond and (inside - beyond[0] < _LEAST_STEP * most or abs(np.median(beyond)) > 0.5):
             return False
     return True
 
