@@ -84,7 +84,7 @@ def test_why_leads_from_a_source_to_the_raws(survey):
 def test_plan_says_what_a_run_would_do(survey, raw_survey):
     """Nothing for a finished survey, everything for a fresh one, one job and what follows for a lost one."""
     assert skyquilt("plan", survey).stdout.splitlines()[-1].split()[:2] == ["total", "0"]
-    assert skyquilt("plan", raw_survey).stdout.splitlines()[-1].split() == ["total", "12", "12"]
+    assert skyquilt("plan", raw_survey).stdout.splitlines()[-1].split() == ["total", "15", "15"]
     (survey / "calibration/flat/tiny_g-20251231/manifest.json").unlink()
     rows = {line.split()[0]: line.split()[1:] for line in skyquilt("plan", survey).stdout.splitlines()}
     assert rows["combine_flat"][:2] == ["1", "2"]
