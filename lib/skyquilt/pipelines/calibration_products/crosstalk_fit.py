@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _UNDETERMINED = 1e-6
 """Least eigenvalue of the correlation matrix of sources that can be told apart."""
 
+_DECIMALS = 12
+"""Of coefficients: far below any error, far above rounding."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -191,9 +194,10 @@ def _solve(
         # a place that holds all that is known of a source: nothing is left without it
         change = np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ (side[known] - part @ best)
         variance += change**2
-    coefficients[known] = best
+    # matrix products round by where arrays lie in memory, which differs between processes: bytes must not
+    coefficients[known] = np.round(best, _DECIMALS)
     # residuals that are alike in a place can only add to the noise of its pixels
-    errors[known] = np.sqrt(np.maximum(variance, np.diag(inverse)))
+    errors[known] = np.round(np.sqrt(np.maximum(variance, np.diag(inverse))), _DECIMALS)
     return VictimFit(coefficients, errors, counts)
 
 
