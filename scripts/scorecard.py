@@ -1,9 +1,7 @@
 """Scorecard (LDM-151 6.1): figures of the release against truth and requirements."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +11,7 @@ from skyquilt.io.products import path
 from skyquilt.pipelines.bootstrap_im_char import BootstrapImCharConfig
 from skyquilt.pipelines.detector_image import SignatureRemoval
 from skyquilt.pipelines.make_visit_tables import visit_detector_table, visit_summary
-from skyquilt.pipelines.visit_files import VisitFiles, visit_files
+from skyquilt.pipelines.visit_files import visit_files
 from skyquilt.quality.scorecard import SOURCE_COLUMNS, ScorecardConfig, make_scorecard
 from skyquilt.quality.signature_files import (
     JudgeDetector,
@@ -57,7 +55,7 @@ def judged(job: Job, truth: Path) -> dict[str, pd.DataFrame]:
     if not chosen:
         return {}
     camera = job.camera()
-    files = {visit: files_of(entries[visit], camera) for visit in chosen}
+    files = {visit: visit_files(entries[visit], camera, Path(), {}) for visit in chosen}
     bands = {visit: entries[visit]["band"] for visit in chosen}
     characterization = job.config_of(BootstrapImCharConfig, "bootstrap_im_char", "characterization")
     removal = SignatureRemoval(job.isr(), job.root)
@@ -75,10 +73,6 @@ def judged(job: Job, truth: Path) -> dict[str, pd.DataFrame]:
         for kind, name in entries[chosen[0]]["calibrations"].items()
     }
     return concatenated(tables) | calibration_tables(served, truth, sorted(science))
-
-
-def files_of(entry: Mapping[str, Any], camera: Any) -> VisitFiles:
-    return visit_files(entry, camera, Path(), {})
 
 
 run(main, globals())

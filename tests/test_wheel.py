@@ -1,6 +1,7 @@
 """The wheel carries everything that a survey needs: rules, scripts, configuration, profiles."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -68,6 +69,7 @@ def test_tiny_runs_from_an_empty_directory(installed, tmp_path):
     assert where.stdout.strip() == str(installed[1] / "skyquilt" / "production")
     skyquilt_command("init", "tiny", "--template", "tiny")
     skyquilt_command("simulate", "tiny")
-    assert "12/12 jobs done" in skyquilt_command("run", "tiny")
+    done, planned = re.findall(r"(\d+)/(\d+) jobs done", skyquilt_command("run", "tiny"))[-1]
+    assert done == planned
     assert "ASTROMETRY" in skyquilt_command("scorecard", "tiny")
     assert (tmp_path / "tiny" / "quality" / "site" / "index.html").is_file()

@@ -86,6 +86,7 @@ def raw_of(detector):
         info=info,
         amplifiers={"A": section.astype(np.float32)},
         header_wcs=header_wcs(detector),
+        absent={},
     )
 
 

@@ -195,12 +195,12 @@ def process_detector(
     """
     image = detector_image(detector, data, removal, config.image, ghosts)
     first = image.snaps[0]
-    wcs, mjd = first.raw_info["wcs"], _middle(image)
+    wcs, mjd = first.wcs, _middle(image)
     exposure, sky_variance, estimate = subtract_background(image.exposure, config)
     # from here on the only pixels in memory are the subtracted ones
     isr = replace(first.isr, exposure=exposure)
     image = replace(image, exposure=exposure, snaps=())
-    if first.raw_info["purpose"] != "science":
+    if first.purpose != "science":
         # nothing is detected in donuts until FitWavefront models them
         config = replace(config, detection=replace(config.detection, threshold=np.inf))
         image = replace(image, flags=(Reason.NOT_SCIENCE, *image.flags))
@@ -234,7 +234,7 @@ def process_detector(
 
 def _middle(image: DetectorImage) -> float | None:
     """Middle of the exposure (TAI MJD), of the snaps that are in it."""
-    times = [one.raw_info["mjd"] for one in image.snaps if one.raw_info["mjd"] is not None]
+    times = [one.mjd for one in image.snaps if one.mjd is not None]
     return float(np.mean(times)) if times else None
 
 

@@ -19,10 +19,10 @@ from skyquilt.algorithms.instrument_signature_removal import (
 from skyquilt.instrument.raw import read_raw
 from skyquilt.io.components import write_components
 from skyquilt.io.fits import write_exposure
-from skyquilt.io.products import path
 from skyquilt.pipelines.visit_files import (
     CalibrationFrames,
     CalibrationSet,
+    calibration_set,
     detector_file,
     read_calibration,
 )
@@ -63,14 +63,9 @@ class CalibrationInputs:
         cls, camera: Camera, entry: Mapping[str, Any], isr: InstrumentSignatureRemovalConfig, survey: Path
     ) -> CalibrationInputs:
         """Inputs that a calibration's slice of the registry names (`frames`, `uses`)."""
-        manifests = {
-            kind: tuple(path(f"{kind}_manifest", calibration=name) for name in names)
-            for kind, names in entry["uses"].items()
-            if names
-        }
         frames = CalibrationFrames(camera, tuple(entry["frames"]))
         biases = CalibrationFrames(camera, tuple(entry.get("bias_frames", ())))
-        return cls(frames, CalibrationSet(manifests), isr, survey, biases)
+        return cls(frames, calibration_set(entry), isr, survey, biases)
 
     def paths(self) -> dict[str, list[Path]]:
         """Raw files and manifests, by role."""

@@ -7,6 +7,7 @@ on with the other, flagged. In memory are two snaps at a time.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from skyquilt.instrument.raw import RawFrame
     from skyquilt.pipelines.ghost_prediction import GhostPrediction
     from skyquilt.pipelines.image_characterization import VisitData
+    from skyquilt.primitives.wcs import Wcs
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,27 @@ class SnapImage:
     snap : int
     isr : IsrResult
         Its exposure has COSMIC_RAY and STREAK set.
-    raw_info : dict
-        first_wcs, mjd and gain of the raw frame.
+    wcs : Wcs or None
+        Of the header, to start from.
+    mjd : float or None
+        Middle of the exposure (TAI).
+    purpose : str
+        Of the detector.
+    uncalibrated : bool
+        Without bias or flat.
+    absent : dict
+        Amplifier -> what is wrong, of those that the file has not.
     n_cosmic_rays, n_trails : int
         Events.
     """
 
     snap: int
     isr: IsrResult
-    raw_info: dict[str, Any]
+    wcs: Wcs | None = None
+    mjd: float | None = None
+    purpose: str = "science"
+    uncalibrated: bool = False
+    absent: Mapping[str, str] = field(default_factory=dict)
     n_cosmic_rays: int = 0
     n_trails: int = 0
 
@@ -137,14 +151,15 @@ def snap_image(detector: int, snap: int, data: VisitData, removal: SignatureRemo
     raw = data.read_raw(detector, snap)
     calibrations = data.read_calibrations(detector)
     isr = removal(raw, calibrations)
-    info = {
-        "wcs": raw.header_wcs,
-        "mjd": getattr(raw.info, "datetime_mid", None),
-        "uncalibrated": calibrations.bias is None or calibrations.flat is None,
-        "purpose": raw.detector.purpose,
-        "absent": getattr(raw, "absent", {}),
-    }
-    return SnapImage(snap, isr, info)
+    return SnapImage(
+        snap,
+        isr,
+        wcs=raw.header_wcs,
+        mjd=raw.info.datetime_mid,
+        purpose=raw.detector.purpose,
+        uncalibrated=calibrations.bias is None or calibrations.flat is None,
+        absent=raw.absent,
+    )
 
 
 def mark_artifacts(snaps: list[SnapImage], config: DetectorImageConfig) -> list[SnapImage]:
@@ -242,7 +257,7 @@ def _flags(lost: list[Outcome], usable: list[SnapImage]) -> tuple[tuple[Reason, 
         if each.status != "good"
     ]
     flags = [Reason.AMPLIFIER_MISSING] if details else []
-    if usable[0].raw_info["uncalibrated"]:
+    if usable[0].uncalibrated:
         flags.append(Reason.NO_CALIBRATION)
     if lost:
         flags.append(Reason.SNAP_MISSING)
@@ -252,7 +267,7 @@ def _flags(lost: list[Outcome], usable: list[SnapImage]) -> tuple[tuple[Reason, 
 
 def _what_is_wrong(snap: SnapImage, name: str, status: str) -> str:
     """Of an amplifier without data, for the manifest."""
-    absent = snap.raw_info["absent"].get(name)
+    absent = snap.absent.get(name)
     if absent is not None:
         return f"is absent, {absent}"
     return "is dead: all pixels are equal" if status == "dead" else "has no finite pixel"

@@ -148,7 +148,7 @@ def calibration_tables(
     -------
     dict
         amplifiers: detector, amplifier, gain, gain_error, true_gain, read_noise, read_noise_error,
-        true_read_noise;
+        true_read_noise (with the rounding of the converter);
         crosstalk: detector, victim, source, coefficient, error, true;
         linearity: detector, amplifier, level [ADU], deviation (fraction) from a straight line.
     """
@@ -183,7 +183,7 @@ def _amplifier_table(ptc, detector, amplifiers, truth):
         "true_gain": true["gain"].to_numpy(),
         "read_noise": ptc.read_noise,
         "read_noise_error": ptc.read_noise_error,
-        "true_read_noise": true["readNoise"].to_numpy(),
+        "true_read_noise": np.hypot(true["readNoise"], true["gain"] / np.sqrt(12)).to_numpy(),
     }
     return "amplifiers", pd.DataFrame(rows)
 

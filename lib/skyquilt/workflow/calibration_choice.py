@@ -156,7 +156,7 @@ def _science_groups(
             config.characterization_days,
             least["crosstalk"],
         )
-    for name in getattr(camera, "fringe_filters", ()):
+    for name in camera.fringe_filters:
         has_own = any(group.physical_filter == name for group in groups["fringe"].values())
         if config.fringe_visits and not has_own:
             own = science[science["physical_filter"] == name]

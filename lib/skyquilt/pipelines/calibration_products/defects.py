@@ -153,7 +153,7 @@ def find_defects(
     ProcessingFailure
         TOO_FEW_INPUTS with no frame and no manual box; WRONG_SHAPE.
     """
-    manual = tuple(getattr(detector, "defects", ()))
+    manual = tuple(detector.defects)
     if bias is None and not darks and not flats and not manual:
         raise ProcessingFailure(
             Reason.TOO_FEW_INPUTS, "defects need a bias, a dark, a flat or boxes in the camera definition"
@@ -432,7 +432,7 @@ def _goes_on_to_the_end(rows: tuple[int, int], amplifier: Amplifier) -> bool:
     """Whether a stretch begins within the amplifier and ends at the row that is read last."""
     first, last = rows
     ny = amplifier.data.ny
-    if str(getattr(amplifier, "read_out", "lower_left")).startswith("lower"):
+    if amplifier.read_out.startswith("lower"):
         return first > 0 and last == ny
     return last < ny and first == 0
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from skyquilt.pipelines.calibration_products.flat_frames import MeasuredFrame, measured_frame
 from skyquilt.pipelines.calibration_products.flat_pairs import OpenFrames
-from skyquilt.primitives.statistics import binned_statistics, median
+from skyquilt.primitives.statistics import binned_statistics, clipped, median
 
 if TYPE_CHECKING:
     from skyquilt.algorithms.instrument_signature_removal import (
@@ -75,15 +75,24 @@ def _noise_of_differences(
 def _difference_noise(
     first: MeasuredFrame, second: MeasuredFrame, amplifier: Amplifier, config: MeasurePhotonTransferConfig
 ) -> tuple[float, float]:
-    """Noise of one frame and its error from the difference of two, above the scale of blocks [ADU]."""
+    """Noise of one frame and its error from the difference of two, less what is common to a row [ADU].
+
+    The level wanders from row to row, and the overscan does not follow all of it: that is no noise of a pixel.
+    """
     part = amplifier.data.slices()
     difference = first.image[part] - second.image[part]
     good = first.good[part] & second.good[part]
+    rows = [clipped(row[inside], n_sigma=config.clip) for row, inside in zip(difference, good)]
+    level = np.array([row.mean for row in rows], np.float32)
+    good &= np.isfinite(level)[:, None]
+    difference = difference - level[:, None]
     binned = binned_statistics(difference, (config.block, config.block), good, n_sigma=config.clip)
     count = np.where(np.isfinite(binned.width) & (binned.count > 1), binned.count - 1, 0)
     if not count.sum() > 100:
         return math.nan, math.nan
     variance = np.nansum(np.where(count > 0, count * binned.width**2, 0)) / count.sum() / 2
+    # a row's mean takes one of its pixels' degrees of freedom
+    variance *= difference.shape[1] / (difference.shape[1] - 1)
     return math.sqrt(variance), math.sqrt(variance / (2 * count.sum()))
 
 
