@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -185,9 +187,16 @@ def horizontal(observatory: Observatory, info: Mapping[str, Any]) -> tuple[float
     from astropy.coordinates import AltAz, EarthLocation, SkyCoord
     from astropy.time import Time
     from astropy.utils import iers
+    from astropy.utils.exceptions import AstropyWarning
 
-    # no downloads at run time: the table that comes with astropy serves; beyond it the last value is kept
-    with iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
+    # No downloads at run time: the table that comes with astropy serves, however old it is on the day of the run.
+    # Beyond its end UT1 - UTC is taken as 0, which is 15 arcsec at most and no matter for a warning.
+    settings = {"auto_download": False, "auto_max_age": None, "iers_degraded_accuracy": "ignore"}
+    with contextlib.ExitStack() as stack:
+        for name, value in settings.items():
+            stack.enter_context(iers.conf.set_temp(name, value))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", AstropyWarning)
         place = EarthLocation.from_geodetic(site[0], site[1], site[2] or 0.0)
         frame = AltAz(obstime=Time(info["mjd_mid"], format="mjd", scale="tai"), location=place)
         seen = SkyCoord(info["ra"] * units.deg, info["dec"] * units.deg).transform_to(frame)
