@@ -1,13 +1,14 @@
 """Cosmic rays beside their peer: events found, false events, star cores hit and cost, of the pipeline and astroscrappy.
 
-    python benchmarks/cosmic_rays_beside_astroscrappy.py [--size 1024] [--seeds 1 2 3] [--cost 4096]
+    python benchmarks/cosmic_rays_beside_astroscrappy.py [--size 1024] [--seeds 1 2 3] [--cost 4096] [--snaps]
 
 Fields of known truth, made here with nothing of the pipeline: stars with Kolmogorov and Moffat profiles (GalSim) of
 elliptical shape that changes over the field, close pairs, crowded fields, saturated stars that bleed, galaxies with
 cusps; muons of isotropic direction through 100 um of silicon in pixels of 10 um (80 electrons per um, Landau-like),
 worms of scattered electrons and point hits, diffused by 0.35 pixel. Half of the events keep the charge that physics
 gives, half are scaled so that the peak S/N is spread evenly in its logarithm. Peak S/N is the charge left in the
-brightest pixel over the noise of that pixel without the hit.
+brightest pixel over the noise of that pixel without the hit. With `--snaps` each field is taken twice, with hits and noise
+of its own and seeing 5 % worse in the second, and the two are subtracted (SubtractSnaps); the first is judged.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class Field:
     scaled: float = 0.5
 
 
-def make_field(field: Field, seed: int) -> SimpleNamespace:
+def make_field(field: Field, seed: int, snap: int = 0) -> SimpleNamespace:
     """Image [electron, sky in it], variance, saturated pixels, and the truth of stars and hits."""
-    rng = np.random.default_rng([seed, int(100 * field.fwhm), int(field.sky)])
+    place = [seed, int(100 * field.fwhm), int(field.sky)]
+    rng = np.random.default_rng(place)
     light = np.full((field.size, field.size), float(field.sky))
-    stars = add_stars(light, field, rng)
-    add_galaxies(light, field, rng)
+    blur = 1 + 0.05 * snap
+    stars = add_stars(light, field, rng, blur)
+    add_galaxies(light, field, rng, blur)
+    rng = np.random.default_rng([*place, 1 + snap])
     noise = np.sqrt(np.maximum(light, 0) + field.read_noise**2)
     hits, number, events = add_events(noise, field, rng)
     electrons = rng.poisson(np.maximum(light, 0)).astype(float) + hits
@@ -67,7 +71,7 @@ def make_field(field: Field, seed: int) -> SimpleNamespace:
     )
 
 
-def add_stars(light: np.ndarray, field: Field, rng) -> np.ndarray:
+def add_stars(light: np.ndarray, field: Field, rng, blur: float) -> np.ndarray:
     """Stars of power-law brightness, a tenth of them in close pairs; rows of x, y, peak S/N."""
     n = rng.poisson(field.n_stars * light.size / 1e6)
     x, y = rng.uniform(0, field.size, (2, n))
@@ -83,7 +87,7 @@ def add_stars(light: np.ndarray, field: Field, rng) -> np.ndarray:
     for xs, ys, fs in zip(x, y, flux):
         a, b = (int(np.clip(v * parts / field.size, 0, parts - 1)) for v in (xs, ys))
         stamps = point_stamps(
-            field.profile, field.fwhm, field.ellipticity * (0.5 + 0.5 * (a % 2)), 0.8 * (b % 2)
+            field.profile, field.fwhm * blur, field.ellipticity * (0.5 + 0.5 * (a % 2)), 0.8 * (b % 2)
         )
         peak = _add(light, stamps, xs, ys, fs)
         rows.append((xs, ys, peak))
@@ -128,9 +132,9 @@ def _add(light: np.ndarray, stamps: np.ndarray, x: float, y: float, flux: float)
     return float(flux * stamp.max())
 
 
-def add_galaxies(light: np.ndarray, field: Field, rng) -> None:
+def add_galaxies(light: np.ndarray, field: Field, rng, blur: float) -> None:
     """De Vaucouleurs and exponential galaxies behind the PSF."""
-    psf = galsim.Kolmogorov(fwhm=field.fwhm)
+    psf = galsim.Kolmogorov(fwhm=field.fwhm * blur)
     noise = np.sqrt(field.sky + field.read_noise**2)
     for k in range(rng.poisson(field.n_galaxies * light.size / 1e6)):
         radius = rng.uniform(1, 8)
@@ -262,6 +266,23 @@ def run_skyquilt(truth: SimpleNamespace) -> np.ndarray:
     return find_cosmic_rays(truth.image, truth.saturated, truth.variance, CosmicRayConfig()).pixels
 
 
+def run_snaps(first: SimpleNamespace, second: SimpleNamespace) -> np.ndarray:
+    """Pixels of the first of two snaps that the pipeline marks."""
+    from skyquilt.algorithms.artifact_detection.cosmic_rays import CosmicRayConfig
+    from skyquilt.algorithms.artifact_detection.satellite_trails import SatelliteTrailsConfig
+    from skyquilt.algorithms.artifact_detection.snaps import SnapsConfig, subtract_snaps
+    from skyquilt.primitives.exposure import Exposure
+    from skyquilt.primitives.mask import Mask
+
+    exposures = []
+    for snap in (first, second):
+        mask = Mask.blank(snap.image.shape)
+        mask.set("SATURATED", snap.saturated)
+        exposures.append(Exposure(snap.image, mask, snap.variance))
+    found = subtract_snaps(*exposures, SnapsConfig(), CosmicRayConfig(), SatelliteTrailsConfig())
+    return found.cosmic_rays[0]
+
+
 def run_astroscrappy(truth: SimpleNamespace) -> np.ndarray:
     """Pixels that L.A.Cosmic marks with the settings that its documentation gives."""
     import astroscrappy
@@ -294,17 +315,23 @@ def finders() -> dict:
     return found
 
 
-def compare(fields: dict[str, Field], seeds: list[int]) -> None:
+def compare(fields: dict[str, Field], seeds: list[int], snaps: bool) -> None:
     """Print a table: shares found per bin of S/N, pixels, false events per Mpix, star cores hit."""
     names = " ".join(f"S/N {low}-{high if high < 1e9 else ''}".ljust(20) for low, high in BINS)
     print(f"{'':<34}{names} pixels  false/Mpix  cores hit")
+    totals: dict[tuple[str, int], np.ndarray] = {}
     for label, field in fields.items():
         truths = [make_field(field, seed) for seed in seeds]
-        for finder, run in finders().items():
-            counts = [judge(truth, run(truth), field.fwhm) for truth in truths]
+        taken = {name: [run(truth) for truth in truths] for name, run in finders().items()}
+        if snaps:
+            seconds = (make_field(field, seed, 1) for seed in seeds)
+            taken["two snaps"] = [run_snaps(*pair) for pair in zip(truths, seconds)]
+        for finder, found in taken.items():
+            counts = [judge(truth, pixels, field.fwhm) for truth, pixels in zip(truths, found)]
             cells = []
             for low, _ in BINS:
                 hit, n = (sum(one["bins"][low][k] for one in counts) for k in (0, 1))
+                totals.setdefault((finder, low), np.zeros(2))[:] += hit, n
                 share = hit / max(n, 1)
                 cells.append(f"{share:.3f} +- {np.sqrt(share * (1 - share) / max(n, 1)):.3f} ({n})".ljust(20))
             found, total = (sum(one["pixels"][k] for one in counts) for k in (0, 1))
@@ -315,6 +342,11 @@ def compare(fields: dict[str, Field], seeds: list[int]) -> None:
                 f"{label:<20}{finder:<14}{' '.join(cells)} {share:.3f}   {false:5.1f}      {cores}/{stars}",
                 flush=True,
             )
+
+    for (finder, low), (hit, n) in totals.items():
+        share = hit / max(n, 1)
+        error = np.sqrt(share * (1 - share) / max(n, 1))
+        print(f"all fields, {finder}, S/N from {low}: {share:.4f} +- {error:.4f} ({n:.0f})")
 
 
 def cost(size: int) -> None:
@@ -359,6 +391,7 @@ def main() -> None:
     parser.add_argument(
         "--cost", type=int, default=4096, help="side of the image that is timed; 0: none [pixel]"
     )
+    parser.add_argument("--snaps", action="store_true", help="two exposures of each field too, subtracted")
     options = parser.parse_args()
     fields = {
         f"FWHM {fwhm} sky {sky}": Field(size=options.size, fwhm=fwhm, sky=sky)
@@ -370,7 +403,7 @@ def main() -> None:
             fields[f"crowd {profile[:6]} {fwhm}"] = Field(
                 size=options.size, fwhm=fwhm, n_stars=8000, profile=profile, ellipticity=0.2, n_events=1e-3
             )
-    compare(fields, options.seeds)
+    compare(fields, options.seeds, options.snaps)
     if options.cost:
         cost(options.cost)
 

@@ -13,7 +13,11 @@ from skyquilt.algorithms.instrument_signature_removal import (
 )
 from skyquilt.instrument.camera import Amplifier, Detector
 from skyquilt.pipelines.calibration_products.linearity import MeasureLinearityConfig, measure_linearity
-from skyquilt.pipelines.calibration_products.linearity_fit import Response, fit_response_curves
+from skyquilt.pipelines.calibration_products.linearity_fit import (
+    Response,
+    fit_response_curves,
+    process_covariance,
+)
 from skyquilt.primitives.failure import ProcessingFailure, Reason
 from skyquilt.primitives.geometry import Box
 
@@ -148,7 +152,7 @@ def test_a_linear_amplifier_stays_so():
 
 
 def test_nothing_is_claimed_beyond_the_highest_flat():
-    """Errors are NaN and the correction is held above the highest flat; 0 at 0; the knots' steps as configured."""
+    """Above the highest flat errors are NaN, the curve goes on a little and is held then; 0 at 0; steps as configured."""
     rng = np.random.default_rng(4)
     frames = make_frames(make_detector(), rng.permutation(TIMES[TIMES < 30]), rng)
     found, figures = measure(frames)
@@ -158,9 +162,35 @@ def test_nothing_is_claimed_beyond_the_highest_flat():
     knots = found.step * np.arange(found.corrections.shape[1])
     assert_array_equal(np.isfinite(found.errors[0]), knots <= highest)
     assert found.corrections[0, 0] == 0
-    far = found.linear(0, np.array([highest + 2000.0, highest + 9000.0]))
+    # a fifth beyond the flats the curve is certain to 0.5 % or it is not used; held it would be wrong by its slope
+    above = np.linspace(1.0, 1.1, 6) * highest
+    assert (np.abs(relative_errors(found, 0, above)) < 3 * CONFIG.max_error).all()
+    last = 1.2 * highest
+    far = found.linear(0, np.array([last + 2000.0, last + 9000.0]))
     assert_allclose(np.diff(far), 7000.0, rtol=1e-12)
     assert abs(relative_errors(found, 0, np.array([highest]))[0]) < 1e-3
+
+
+def test_the_error_of_the_slope_is_true():
+    """Slopes of curves drawn from the process itself scatter by the quoted error about what is found."""
+    levels = np.linspace(0.02, 1.0, 14)
+    grid = np.sort(np.append(levels, [0.31, 0.33, 0.62, 0.64, 0.9, 0.92]))
+    below = np.searchsorted(grid, [0.31, 0.62, 0.9])
+    root = np.linalg.cholesky(process_covariance(grid, grid, 0.03) + 1e-14 * np.eye(grid.size))
+    pulls = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        curve = root @ rng.normal(size=grid.size)
+        at_levels = curve[np.searchsorted(grid, levels)]
+        noise = 1e-4 * rng.normal(size=levels.size)
+        response = Response(np.arange(levels.size), levels, -at_levels + noise, np.full(levels.size, 1e-8))
+        curves = fit_response_curves([response], np.zeros(levels.size), 1e-6)
+        value, _ = curves.at(0, grid)
+        error = curves.slope_error(0, grid[below], 0.02)
+        pulls.append((np.diff(value)[below] - np.diff(curve)[below]) / 0.02 / error)
+    width = np.sqrt(np.mean(np.square(pulls)))
+    # three slopes of 40 curves, and a curvature that is itself estimated from 14 levels
+    assert 1 - 4 / np.sqrt(2 * 40) < width < 1 + 4 / np.sqrt(2 * 40)
 
 
 def test_saturated_flats_are_left_out_for_their_amplifier():

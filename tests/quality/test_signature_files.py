@@ -137,7 +137,9 @@ def perfect_linearizer(off=0.0):
     linear = [np.array([curve.linear(value) for value in stored]) for curve in CURVES]
     corrections = np.array([(1 + off) * values - stored for values in linear])
     errors = np.full(corrections.shape, 1.0)
-    return Linearizer(("A", "B"), step, corrections, errors, (True, False), np.array([50000.0, np.nan]))
+    return Linearizer(
+        ("A", "B"), step, corrections, errors, errors, (True, False), np.array([50000.0, np.nan])
+    )
 
 
 @pytest.mark.parametrize("off", [0.0, 0.002])

@@ -87,6 +87,9 @@ class Linearizer(_ArraysComponent):
         To be added to a stored level [ADU]. Below 0 there is none; beyond the last knot the last one's holds.
     errors : ndarray of float64, shape (n, knots)
         Standard errors [ADU]; NaN where the table was not measured.
+    slope_errors : ndarray of float64, shape (n, knots)
+        Standard errors of the slope of the linear level between a knot and the next; NaN where the table was not
+        measured.
     measured : tuple of bool
         Per amplifier: whether from flats; otherwise from the camera definition.
     largest : ndarray of float64, shape (n,)
@@ -97,6 +100,7 @@ class Linearizer(_ArraysComponent):
     step: float
     corrections: np.ndarray
     errors: np.ndarray
+    slope_errors: np.ndarray
     measured: tuple[bool, ...]
     largest: np.ndarray
 
@@ -106,6 +110,7 @@ class Linearizer(_ArraysComponent):
             raise ValueError(f"a linearizer needs a step > 0 and a table of two axes, got {self.step}")
         _check_shape("corrections", self.corrections, (n, self.corrections.shape[1]))
         _check_shape("errors", self.errors, self.corrections.shape)
+        _check_shape("slope_errors", self.slope_errors, self.corrections.shape)
         _check_shape("largest", self.largest, (n,))
 
     @classmethod
@@ -121,9 +126,15 @@ class Linearizer(_ArraysComponent):
             float(step),
             corrections,
             np.full(corrections.shape, np.nan),
+            np.full(corrections.shape, np.nan),
             (False,) * len(amplifiers),
             np.full(len(amplifiers), np.nan),
         )
+
+    def slope_error(self, number: int, level: np.ndarray) -> np.ndarray:
+        """Standard error of the slope of the linear level at stored levels [ADU above overscan]; NaN if unknown."""
+        knot = np.clip((np.asarray(level) / self.step).astype(np.int64), 0, self.corrections.shape[1] - 1)
+        return self.slope_errors[number][knot]
 
     def linear(self, number: int, level: np.ndarray) -> np.ndarray:
         """Linear level of a stored one [ADU above overscan], for amplifier `number`: the plain form."""

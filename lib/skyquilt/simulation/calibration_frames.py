@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class CalibrationFramesConfig:
     """Band of the pairs of flats for the photon transfer and linearity; empty: the first of the visits."""
 
     n_pair_levels: int = 0
-    """Levels of pairs of flats, at equal ratios from the lowest to the highest."""
+    """Levels of pairs of flats, at equal steps of the square root from the lowest to the highest."""
 
     pair_levels: tuple[float, float] = (500.0, 90000.0)
     """Lowest and highest signal of the pairs where the response is one [e]."""
@@ -99,10 +100,13 @@ class CalibrationFramesConfig:
             )
 
     def pair_signals(self) -> list[float]:
-        """Signals of the levels of flat pairs, ascending [e]."""
-        lowest, highest = self.pair_levels
+        """Signals of the levels of flat pairs, ascending [e].
+
+        Equal steps of the noise: with equal ratios half of the range would have two levels at its ends.
+        """
+        lowest, highest = (math.sqrt(level) for level in self.pair_levels)
         steps = max(self.n_pair_levels - 1, 1)
-        return [lowest * (highest / lowest) ** (k / steps) for k in range(self.n_pair_levels)]
+        return [(lowest + (highest - lowest) * k / steps) ** 2 for k in range(self.n_pair_levels)]
 
 
 _COUNTS = {"n_bias": 40, "n_dark": 40, "n_crosstalk": 20, "n_flat": 20, "n_fringe": 4, "n_pair_levels": 90}

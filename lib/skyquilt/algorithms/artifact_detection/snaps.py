@@ -1,8 +1,9 @@
 """Snap Subtraction (LDM-151 8.2.3, 5.1.1.6) and CombineSnaps (5.1.1.7): the exposures of one visit beside each other.
 
 Snaps of a visit share pointing and pixels, so nothing is resampled. `subtract_snaps` compares them: what is sharper
-than light in one and absent from the other is a cosmic ray at a lower threshold than one image allows, a line that
-is in one only is a trail, and what both have is neither. Light that changes is spared: a moving or variable object is
+than light in one and absent from the other is a cosmic ray at a lower threshold than one image allows, what is
+sharper than light in their difference is one in front of a source, a line that is in one only is a trail, and what
+both have is neither. Light that changes is spared: a moving or variable object is
 no sharper than the PSF, and near stars, where seeing and guiding differ, the threshold grows with the range of values
 within a pixel.
 
@@ -23,7 +24,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skyquilt.algorithms.artifact_detection.cosmic_rays import CosmicRayConfig, find_cosmic_rays, sky_of
+from skyquilt.algorithms.artifact_detection.cosmic_rays import (
+    CosmicRayConfig,
+    CosmicRays,
+    find_cosmic_rays,
+    sky_of,
+)
 from skyquilt.algorithms.artifact_detection.satellite_trails import (
     SatelliteTrailsConfig,
     find_trails,
@@ -152,13 +158,17 @@ def subtract_snaps(
     difference, variance = _difference(first, second, both, relation, config)
     level, _ = sky_of(difference, both, variance, cosmic_rays.block)
     difference -= np.float32(np.median(level))
+    full = [exposure.mask.any("SATURATED", missing_ok=True) for exposure in (first, second)]
+    apart = _Difference(difference, variance, both, both & ~(full[0] | full[1]))
     hits, streaks, n_events, n_trails = [], [], [], []
     for number, exposure in enumerate((first, second)):
         if number:
             np.negative(difference, out=difference)
-        found, n = _events_of_one(
-            exposure, bad[number], difference, variance, both, config, cosmic_rays, psf, fwhm
-        )
+        planes = (exposure.image, bad[number], exposure.variance)
+        defects = bad[number] & ~full[number]
+        sure = find_cosmic_rays(*planes, cosmic_rays, psf, fwhm, defects)
+        doubtful = find_cosmic_rays(*planes, _lowered(cosmic_rays, config), None, sure.fwhm, defects)
+        found, n = _changed_pixels(sure, doubtful, apart, config, cosmic_rays)
         lines = find_trails(difference, variance, both | found, trails) if config.find_trails else []
         hits.append(found)
         n_events.append(n)
@@ -315,33 +325,59 @@ def _difference(first, second, bad, relation, config) -> tuple[np.ndarray, np.nd
     return image, variance
 
 
-def _events_of_one(exposure, bad, difference, variance, both, config, cosmic_rays, psf, fwhm):
-    """Pixels and number of the events of one snap that the other has not."""
-    sure = find_cosmic_rays(exposure.image, bad, exposure.variance, cosmic_rays, psf, fwhm)
-    lower = replace(
+@dataclass(frozen=True)
+class _Difference:
+    """Snap that is looked at less the other, its variance, pixels bad in either, those of them that are not full."""
+
+    image: np.ndarray
+    variance: np.ndarray
+    unusable: np.ndarray
+    defects: np.ndarray
+
+
+def _lowered(cosmic_rays: CosmicRayConfig, config: SnapsConfig) -> CosmicRayConfig:
+    """Thresholds for hits that the other snap has to confirm."""
+    return replace(
         cosmic_rays,
         sharper=min(config.sharper, cosmic_rays.sharper),
         weak=min(config.sharper, cosmic_rays.weak),
         stronger=min(4.2, cosmic_rays.stronger),
         width_margin=0.0,
     )
-    found = find_cosmic_rays(exposure.image, bad, exposure.variance, lower, None, sure.fwhm)
-    at = found.pixel_index
+
+
+def _changed_pixels(
+    sure: CosmicRays,
+    doubtful: CosmicRays,
+    apart: _Difference,
+    config: SnapsConfig,
+    cosmic_rays: CosmicRayConfig,
+) -> tuple[np.ndarray, int]:
+    """Pixels and number of the events of one snap that the other has not."""
+    at = doubtful.pixel_index
     with np.errstate(invalid="ignore"):
-        excess = difference.ravel()[at] / np.sqrt(variance.ravel()[at])
-    unknown = both.ravel()[at]
-    n = len(found.x)
+        excess = apart.image.ravel()[at] / np.sqrt(apart.variance.ravel()[at])
+    unknown = apart.unusable.ravel()[at]
+    n = len(doubtful.x)
     best = np.full(n, -np.inf)
-    np.maximum.at(best, found.pixel_event[~unknown], excess[~unknown])
-    alone = np.bincount(found.pixel_event, weights=sure.pixels.ravel()[at], minlength=n) > 0
-    known = np.bincount(found.pixel_event[~unknown], minlength=n) > 0
+    np.maximum.at(best, doubtful.pixel_event[~unknown], excess[~unknown])
+    alone = np.bincount(doubtful.pixel_event, weights=sure.pixels.ravel()[at], minlength=n) > 0
+    known = np.bincount(doubtful.pixel_event[~unknown], minlength=n) > 0
     # where the other snap has nothing to say, what one image shows must do
     kept = np.where(known, best > np.where(alone, config.unrefuted, config.changed), alone)
-    pixels = np.zeros(exposure.shape, bool)
-    front = at[kept[found.pixel_event]]
-    pixels.ravel()[front] = True
-    _grow_by_difference(pixels, front, difference, variance, both, config.grow)
-    return pixels, int(np.count_nonzero(kept))
+    # the light of sources, in which hits drown, is not in the difference
+    lit = find_cosmic_rays(
+        apart.image, apart.unusable, apart.variance, cosmic_rays, None, sure.fwhm, apart.defects
+    )
+    pixels = np.zeros(apart.image.shape, bool)
+    pixels.ravel()[at[kept[doubtful.pixel_event]]] = True
+    met = np.bincount(lit.pixel_event, weights=pixels.ravel()[lit.pixel_index], minlength=len(lit.x)) > 0
+    n_events = int(np.count_nonzero(kept)) + int(np.count_nonzero(~met))
+    pixels |= lit.pixels
+    _grow_by_difference(
+        pixels, np.flatnonzero(pixels), apart.image, apart.variance, apart.unusable, config.grow
+    )
+    return pixels, n_events
 
 
 def _grow_by_difference(pixels, front, difference, variance, both, threshold: float) -> None:

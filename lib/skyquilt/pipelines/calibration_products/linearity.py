@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _LEAST_OFFSET_ERROR = 0.02
 """No zero level is better known than this [ADU]."""
 
+_BEYOND = 1.2
+"""Up to so many times its largest level an amplifier's curve goes on, on its tangent."""
+
 
 @dataclass(frozen=True)
 class MeasureLinearityConfig:
@@ -280,44 +283,43 @@ def _table(
     top: float,
     config: MeasureLinearityConfig,
 ) -> Linearizer:
-    """Table of all amplifiers; beyond its largest level an amplifier keeps the last correction."""
+    """Table of all amplifiers; well beyond its largest level an amplifier keeps the last correction."""
     names = detector.amplifier_names
     defined = Linearizer.from_polynomials(
         names, [amplifier.linearity for amplifier in detector.amplifiers], config.step
     )
-    n_knots = math.ceil(top / config.step) + 1
+    n_knots = math.ceil(_BEYOND * top / config.step) + 1
     if len(chosen) < len(names):
         n_knots = max(n_knots, defined.corrections.shape[1])
     knots = config.step * np.arange(n_knots)
     corrections = np.zeros((len(names), n_knots))
     errors = np.full((len(names), n_knots), np.nan)
+    slope_errors = errors.copy()
     measured, largest = [False] * len(names), np.full(len(names), np.nan)
     for number in range(len(names)):
         held = np.minimum(np.arange(n_knots), defined.corrections.shape[1] - 1)
         corrections[number] = defined.corrections[number][held]
     for k, number in enumerate(chosen):
         highest = float(used[number].levels.max())
-        curve, error = curves.at(k, np.append(np.minimum(knots, highest), highest) / top)
-        factor = np.exp(curve)
-        if error[-1] > config.max_error or not (np.diff(knots * factor[:-1])[knots[1:] <= highest] > 0).all():
+        curve, error = curves.at(k, knots / top)
+        linear = knots * np.exp(curve)
+        rising = np.append(np.diff(linear) > 0, False)
+        inside = knots <= highest
+        if curves.at(k, np.array([highest / top]))[1][0] > config.max_error or not rising[inside].all():
             continue
+        # Pixels of the brightest flats are above their mean: the curve goes on as long as it is certain enough.
+        good = inside | ((knots <= _BEYOND * highest) & (error <= config.max_error) & rising)
+        end = int(np.argmin(good)) if not good.all() else n_knots
         measured[number], largest[number] = True, highest
-        corrections[number] = np.minimum(knots, highest) * (factor[:-1] - 1)
-        # the knot above the largest level closes the last interval: on the tangent, to hit the level itself
-        above = int(np.searchsorted(knots, highest))
-        if 0 < above < n_knots:
-            corrections[number, above:] = _closing(knots, corrections[number], highest, factor[-1], above)
-        errors[number] = np.where(knots <= highest, knots * factor[:-1] * error[:-1], np.nan)
-    return Linearizer(tuple(names), float(config.step), corrections, errors, tuple(measured), largest)
-
-
-def _closing(knots: np.ndarray, corrections: np.ndarray, highest: float, factor: float, above: int) -> float:
-    """Correction of the first knot above the largest level, such that the table is right at that level."""
-    share = (highest - knots[above - 1]) / (knots[above] - knots[above - 1])
-    wanted = highest * (factor - 1)
-    if share < 0.1:
-        return float(wanted)
-    return float(corrections[above - 1] + (wanted - corrections[above - 1]) / share)
+        corrections[number] = (linear - knots)[np.minimum(np.arange(n_knots), end - 1)]
+        errors[number] = np.where(inside, linear * error, np.nan)
+        # of v exp(H); the part that H itself has is common to neighbouring levels
+        levels = np.minimum(knots, highest) / top
+        slope = levels * curves.slope_error(k, levels, config.step / top)
+        slope_errors[number] = np.where(inside, np.exp(curve) * slope, np.nan)
+    return Linearizer(
+        tuple(names), float(config.step), corrections, errors, slope_errors, tuple(measured), largest
+    )
 
 
 def _figures(

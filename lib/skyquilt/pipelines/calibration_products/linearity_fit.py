@@ -92,6 +92,27 @@ class Curves:
         )
         return -(own + common @ self._shared), np.sqrt(np.maximum(variance, 0.0))
 
+    def slope_error(self, number: int, levels: np.ndarray, step: float) -> np.ndarray:
+        """Standard error of (H(v + step) - H(v)) / step for amplifier `number`, at levels over the largest."""
+        response, projection = self._responses[number], self._projections[number]
+        levels = np.asarray(levels, np.float64)
+        above = levels + step
+        curvature = self.curvature[1]
+        cross = process_covariance(above, response.levels, curvature)
+        cross = (cross - process_covariance(levels, response.levels, curvature)) / step
+        weights = cross @ projection
+        common = (_interpolation(above) - _interpolation(levels)) / step
+        common = np.concatenate([np.zeros((len(levels), self.lamp.size)), common], axis=1)
+        change = common - weights @ _design(response, self.lamp.size)
+        # variance of the difference of an integrated Wiener process, elementwise
+        variance = (
+            _SLOPE**2 + curvature**2 * (above**3 + levels**3 - levels**2 * (3 * above - levels)) / step**2
+        )
+        variance = (
+            variance - (weights * cross).sum(axis=1) + ((change @ self._covariance) * change).sum(axis=1)
+        )
+        return np.sqrt(np.maximum(variance, 0.0))
+
     def residuals(self, number: int) -> np.ndarray:
         """ln(v / t) less curve, light and lamp, of the points of amplifier `number`."""
         response = self._responses[number]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from skyquilt.instrument.camera import Detector
     from skyquilt.instrument.raw import RawFrame
+    from skyquilt.primitives.detector_characterization import Linearizer
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def measure_photon_transfer(
             Reason.TOO_FEW_INPUTS,
             f"photon transfer: no two of {n_frames} flats make a pair; {store.what_failed()}",
         )
+    pairs = [_with_linearity_errors(pair, calibrations.linearizer) for pair in pairs]
     noise, noise_error, source = measure_read_noise(read_bias, n_bias, store, calibrations, config, isr)
     results = [
         _measure_amplifier(
@@ -156,6 +158,23 @@ def measure_photon_transfer(
     results = _with_common_area_changes(results, pairs, noise, noise_error)
     component = _component(detector, pairs, results)
     return component, _figures(detector, pairs, results, component, store, source)
+
+
+def _with_linearity_errors(pair: FlatPair, linearizer: Linearizer | None) -> FlatPair:
+    """The pair with what the linearizer's slope may be wrong by in the errors of its variances.
+
+    Between the levels of flats the slope is less certain than the correction, and the variance goes as its square.
+    """
+    if linearizer is None:
+        return pair
+    statistics = []
+    for number, each in enumerate(pair.statistics):
+        slope = float(linearizer.slope_error(number, np.array([max(each.level, 0.0)]))[0])
+        errors = each.errors.copy()
+        if math.isfinite(slope):
+            errors[0, 0] = math.hypot(errors[0, 0], 2 * slope * each.covariances[0, 0])
+        statistics.append(replace(each, errors=errors))
+    return replace(pair, statistics=tuple(statistics))
 
 
 def _limit(calibrations: DetectorCalibrations, number: int) -> float:
