@@ -108,6 +108,25 @@ def test_two_snaps_show_fainter_hits_than_one(rng):
     assert found.cosmic_rays[1].sum() <= 2
 
 
+def test_hits_in_front_of_sources_are_found_in_the_difference(rng, paint_stars):
+    """Hits of 12 sigma on smooth galaxies of 12 pixels: the difference shows them, one image hardly any."""
+    from skyquilt.algorithms.artifact_detection.cosmic_rays import find_cosmic_rays
+
+    x, y = (v.ravel() for v in np.meshgrid(*[np.arange(20, 320, 40.0)] * 2))
+    sky = paint_stars(np.full((SIZE, SIZE), 200.0), x, y, np.full(x.size, 6.3e4), 5.0)
+    charge = np.zeros(sky.shape)
+    for xs, ys, angle in zip(x, y, rng.uniform(0, 2 * np.pi, x.size)):
+        j, i = round(ys + 5 * np.sin(angle)), round(xs + 5 * np.cos(angle))
+        charge[j, i] = 12 * np.sqrt(sky[j, i] + 25)
+    places = charge > 0
+    one, two = snap(sky + charge, rng), snap(sky, rng)
+    single = find_cosmic_rays(one.image, np.zeros(sky.shape, bool), one.variance, CosmicRayConfig()).pixels
+    found = find(one, two).cosmic_rays[0]
+    # 12 / sqrt(2) = 8.5 sigma in the difference, 7 with the photon noise of the hit; 4.6 are needed
+    assert found[places].mean() > 0.85
+    assert single[places].mean() < 0.5
+
+
 def test_stars_survive_a_change_of_seeing(rng, paint_stars):
     """Seeing of 2.6 and 3.1 pixels in the two snaps: no star of 50 is marked, at 1e3 to 3e5 electrons."""
     x, y = (v.ravel() + rng.uniform(-0.5, 0.5, 49) for v in np.meshgrid(*[np.arange(20, 320, 43.0)] * 2))
