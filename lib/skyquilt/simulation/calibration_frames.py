@@ -62,7 +62,7 @@ class CalibrationFramesConfig:
     """Band of the pairs of flats for the photon transfer and linearity; empty: the first of the visits."""
 
     n_pair_levels: int = 0
-    """Levels of pairs of flats, at equal steps of the square root from the lowest to the highest."""
+    """Levels of pairs of flats, at equal steps of the fourth root from the lowest to the highest, in mixed order."""
 
     pair_levels: tuple[float, float] = (500.0, 90000.0)
     """Lowest and highest signal of the pairs where the response is one [e]."""
@@ -100,13 +100,16 @@ class CalibrationFramesConfig:
             )
 
     def pair_signals(self) -> list[float]:
-        """Signals of the levels of flat pairs, ascending [e].
+        """Signals of the levels of flat pairs in the order in which they are taken [e].
 
-        Equal steps of the noise: with equal ratios half of the range would have two levels at its ends.
+        Steps between those of equal ratios, which leave half of the range with two levels, and those of equal noise,
+        which leave little light with one. Mixed by the golden ratio, so that a drift of the lamp would be no curve.
         """
-        lowest, highest = (math.sqrt(level) for level in self.pair_levels)
+        lowest, highest = (level**0.25 for level in self.pair_levels)
         steps = max(self.n_pair_levels - 1, 1)
-        return [(lowest + (highest - lowest) * k / steps) ** 2 for k in range(self.n_pair_levels)]
+        ascending = [(lowest + (highest - lowest) * k / steps) ** 4 for k in range(self.n_pair_levels)]
+        golden = (math.sqrt(5) - 1) / 2
+        return [ascending[k] for k in np.argsort([k * golden % 1 for k in range(self.n_pair_levels)])]
 
 
 _COUNTS = {"n_bias": 40, "n_dark": 40, "n_crosstalk": 20, "n_flat": 20, "n_fringe": 4, "n_pair_levels": 90}
