@@ -237,25 +237,41 @@ def test_false_marks():
     assert rows_of(marks=marks(false_cosmic_rays=40))["false cosmic rays", ""]["verdict"] == "fail"
 
 
+def trails(n, **columns):
+    """n trails of 900 pixels that are all marked, at 5 sigma, each in a visit of its own."""
+    rows = {"snap": 0, "event": 0, "brightness": 5.0, "pixels": 900, "marked": 900, "length": 900.0}
+    return pd.DataFrame({"visit": np.arange(n), "detector": 0, **rows, **columns})
+
+
 def test_trails():
     """Trails above one sigma and longer than 100 pixels are found when half is marked; others do not count."""
     n = 200
-    share = np.full(n, 0.97)
-    share[:6] = 0.0
-    table = frames(n, brightness=5.0, share=share, length=900.0)
-    faint = frames(50, brightness=0.5, share=0.0, length=900.0)
-    short = frames(50, brightness=5.0, share=0.0, length=40.0)
-    rows = rows_of(trails=pd.concat([pd.DataFrame(part) for part in (table, faint, short)]))
+    marked = np.where(np.arange(n) < 6, 0, 873)
+    table = trails(n, marked=marked)
+    faint = trails(50, brightness=0.5, marked=0)
+    short = trails(50, length=40.0, marked=0)
+    faint["visit"] += 1000
+    short["visit"] += 2000
+    rows = rows_of(trails=pd.concat([table, faint, short]))
     found = rows["satellite trails found", ""]
     assert found["value"] == pytest.approx(0.97)
     assert found["n"] == n
     assert rows["pixels of satellite trails marked", ""]["value"] == pytest.approx(0.97**2)
     assert rows["pixels of satellite trails marked", ""]["verdict"] == "pass"
-    table["share"] = np.where(np.arange(n) % 2, 0.45, 0.9)
-    rows = rows_of(trails=table)
+    rows = rows_of(trails=trails(n, marked=np.where(np.arange(n) % 2, 400, 810)))
     assert rows["satellite trails found", ""]["verdict"] == "fail"
     assert rows["pixels of satellite trails marked", ""]["verdict"] == "fail"
     assert not rows_of(trails=faint)
+
+
+def test_a_trail_is_one_on_all_detectors():
+    """A corner that is missed does not lose the trail; as a piece on its detector it counts."""
+    whole, corner = trails(50), trails(50, detector=1, pixels=150, length=150.0, marked=0)
+    rows = rows_of(trails=pd.concat([whole, corner]))
+    assert rows["satellite trails found", ""]["value"] == 1.0
+    assert rows["satellite trails found", ""]["n"] == 50
+    assert rows["pixels of satellite trails marked", ""]["value"] == pytest.approx(900 / 1050)
+    assert rows["pieces of trails on a detector found", ""]["value"] == 0.5
 
 
 def test_only_rows_for_which_there_are_tables():

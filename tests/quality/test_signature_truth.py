@@ -258,7 +258,7 @@ def test_false_marks_and_star_cores():
 
 
 def test_a_trail_half_masked():
-    """The share of a trail's pixels that is marked, its brightness over the noise, and its length."""
+    """How many of a trail's pixels are marked, its brightness over the noise, and its length."""
     sky = np.full(SHAPE, 64.0)
     frame = calibrated(sky, variance=np.full(SHAPE, 100.0))
     half = true_event("streak", [(x, x // 2, 30.0) for x in range(100)], 7, surfaceBrightness=30.0)
@@ -267,7 +267,8 @@ def test_a_trail_half_masked():
     truth = true_frame(sky, events=[half, missed])
     rows = trail_rows(frame, truth)
     np.testing.assert_allclose(rows["brightness"], [3.0, 1.5])
-    np.testing.assert_allclose(rows["share"], [0.5, 0.0])
+    assert rows["event"].tolist() == [7, 8]
+    assert (rows["pixels"].tolist(), rows["marked"].tolist()) == ([100, 120], [50, 0])
     np.testing.assert_allclose(rows["length"], [np.hypot(99, 49), 119])
     assert false_trail_row(frame, truth) == {"false_trails": 0}
 

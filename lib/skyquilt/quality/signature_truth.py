@@ -218,13 +218,13 @@ def _window(x: float, y: float, reach: int, shape: tuple[int, int]) -> tuple[sli
 
 
 def trail_rows(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, np.ndarray]:
-    """How much of each satellite trail is marked.
+    """How much of each satellite trail is marked on the detector.
 
     Returns
     -------
     dict
-        brightness (mean of its pixels over the noise of a pixel), share (of its pixels that are marked), length
-        [pixel]: one value per trail.
+        event (the same on all detectors), brightness (mean of its pixels over the noise of a pixel), pixels (that it
+        touches), marked (of them), length [pixel]: one value per trail.
     """
     marked = frame.exposure.mask.any(["STREAK"])
     noise = float(np.sqrt(np.nanmedian(frame.exposure.variance)))
@@ -237,9 +237,10 @@ def trail_rows(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, np.ndarra
         if own is None:
             continue
         length = float(np.hypot(np.ptp(own["x"]), np.ptp(own["y"])))
-        rows.append((brightness / noise, float(marked[own["y"], own["x"]].mean()), length))
-    columns = list(zip(*rows)) if rows else [(), (), ()]
-    return dict(zip(("brightness", "share", "length"), map(np.array, columns)))
+        n_marked = int(np.count_nonzero(marked[own["y"], own["x"]]))
+        rows.append((event, brightness / noise, len(own), n_marked, length))
+    columns = list(zip(*rows)) if rows else [(), (), (), (), ()]
+    return dict(zip(("event", "brightness", "pixels", "marked", "length"), map(np.array, columns)))
 
 
 def false_trail_row(frame: CalibratedFrame, truth: FrameTruth) -> dict[str, float]:

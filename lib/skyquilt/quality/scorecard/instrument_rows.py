@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyquilt.primitives.statistics import mad_width, median
+from skyquilt.primitives.statistics import median
 from skyquilt.quality import metrics
 from skyquilt.quality.scorecard.card import THIS_RELEASE, Card
 
@@ -260,31 +260,26 @@ def _mark_rows(card: Card, table: pd.DataFrame) -> None:
 
 
 def _trail_rows(card: Card, table: pd.DataFrame) -> None:
-    bright = ((table["brightness"] > 1) & (table["length"] > 100)).to_numpy()
-    if not bright.any():
-        return
-    share = table["share"].to_numpy(np.float64)[bright]
-    units = np.arange(share.size)
+    """A trail is found when more than half of its pixels on all detectors together are marked."""
+    table = table.assign(light=table["brightness"] * table["pixels"])
+    trails = table.groupby(["visit", "snap", "event"], sort=True)[
+        ["pixels", "marked", "length", "light"]
+    ].sum()
+    trails["brightness"] = trails["light"] / trails["pixels"]
     note = "brighter than 1 sigma per pixel, longer than 100 px"
-    found = card.fraction(("trails",), share > 0.5, units)
-    card.add(
-        _ARTIFACTS,
-        "satellite trails found",
-        found,
-        unit="fraction",
-        lower=0.95,
-        source=THIS_RELEASE,
-        note=note,
-    )
-    marked = card.estimate(("trails", "share"), lambda v: float(v.mean()), units, share)
-    card.add(
-        _ARTIFACTS,
-        "pixels of satellite trails marked",
-        marked,
-        unit="fraction",
-        lower=0.90,
-        source=THIS_RELEASE,
-        note=note,
-    )
-    width = card.estimate(("trails", "width"), mad_width, units, share)
-    card.add(_ARTIFACTS, "pixels of trails marked, width over trails", width, unit="fraction")
+    for name, rows, bound in (
+        ("satellite trails", trails, 0.95),
+        ("pieces of trails on a detector", table, None),
+    ):
+        bright = ((rows["brightness"] > 1) & (rows["length"] > 100)).to_numpy()
+        if not bright.any():
+            continue
+        share = (rows["marked"] / rows["pixels"]).to_numpy(np.float64)[bright]
+        found = card.fraction((name,), share > 0.5, np.arange(share.size))
+        limits = {} if bound is None else {"lower": bound, "source": THIS_RELEASE}
+        card.add(_ARTIFACTS, f"{name} found", found, unit="fraction", note=note, **limits)
+        if bound is None:
+            continue
+        marked = card.estimate((name, "share"), lambda v: float(v.mean()), np.arange(share.size), share)
+        limits = {"lower": 0.90, "source": THIS_RELEASE}
+        card.add(_ARTIFACTS, f"pixels of {name} marked", marked, unit="fraction", note=note, **limits)
