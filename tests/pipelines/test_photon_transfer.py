@@ -186,8 +186,8 @@ def test_unequal_light_and_cosmic_rays_leave_the_noise_right():
         one = pair_statistics(first, second, np.ones(first.shape, bool), 2, 5.0, 32)
         found.append((one.covariances[0, 0] - one.level) / one.errors[0, 0])
         assert one.noise_factor == pytest.approx(0.5 * (1.25 + 0.8), rel=0.01)
-        # 5 filters at 4.5 sigma (7e-6) take 1.3 lines of noise in 192 x 192 pixels, with their margins 7 x 7 at most
-        assert 30 <= one.rejected * 192**2 <= 9 * 31 + 7 * 49
+        # 5 filters at 5 sigma (6e-7) take 0.1 lines of noise in 192 x 192 pixels, with their margins 7 x 7 at most
+        assert 30 <= one.rejected * 192**2 <= 9 * 31 + 3 * 49
     assert abs(np.mean(found)) < 4 / np.sqrt(6)
     assert np.std(found) < 2.2
 
