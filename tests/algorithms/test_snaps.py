@@ -127,6 +127,25 @@ def test_hits_in_front_of_sources_are_found_in_the_difference(rng, paint_stars):
     assert single[places].mean() < 0.5
 
 
+def test_a_pixel_that_sank_in_one_snap_is_no_hit_of_the_other(rng):
+    """64 pixels 9 sigma too low in the second snap stand out of the difference by 6.4, and the first has nothing there."""
+    places = tuple(v.ravel() for v in np.meshgrid(*[np.arange(20, 320, 40)] * 2))
+    one, two = (snap(np.full((SIZE, SIZE), 200.0), rng) for _ in range(2))
+    two.image[places] -= np.float32(9 * 15)
+    found = find(one, two, fwhm=3.0).cosmic_rays[0]
+    # the first snap's own noise would have to be over 4.2 sigma: 1e-5 each
+    assert not found[places].any()
+
+
+def test_hits_beside_which_the_other_snap_was_hit_are_not_made_up(rng):
+    """Hits of thousands of electrons in the second snap leave no rims in the first."""
+    charge = hits(rng, 60, (SIZE, SIZE), low=400.0)
+    one, two = snap(np.full(charge.shape, 200.0), rng), snap(200.0 + charge, rng)
+    found = find(one, two, fwhm=3.0).cosmic_rays[0]
+    # 0.1 Mpix of which at most 5 events per Mpix are noise
+    assert ndimage.label(found, np.ones((3, 3)))[1] <= 3
+
+
 def test_stars_survive_a_change_of_seeing(rng, paint_stars):
     """Seeing of 2.6 and 3.1 pixels in the two snaps: no star of 50 is marked, at 1e3 to 3e5 electrons."""
     x, y = (v.ravel() + rng.uniform(-0.5, 0.5, 49) for v in np.meshgrid(*[np.arange(20, 320, 43.0)] * 2))

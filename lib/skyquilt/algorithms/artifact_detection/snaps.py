@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from skyquilt.algorithms.artifact_detection.cosmic_rays import (
     CosmicRayConfig,
@@ -54,6 +55,8 @@ class SnapsConfig:
     """Pixels that are not compared."""
     changed: float = 4.5
     """Least excess over the other snap of an event's brightest pixel [sigma]."""
+    above: float = 4.2
+    """Least excess over the light around it in the other snap, of an event that the difference alone shows [sigma]."""
     unrefuted: float = 2.0
     """The same for an event that one image alone shows: what the other snap has too is no hit [sigma]."""
     sharper: float = 2.9
@@ -159,16 +162,23 @@ def subtract_snaps(
     level, _ = sky_of(difference, both, variance, cosmic_rays.block)
     difference -= np.float32(np.median(level))
     full = [exposure.mask.any("SATURATED", missing_ok=True) for exposure in (first, second)]
-    apart = _Difference(difference, variance, both, both & ~(full[0] | full[1]))
+    defects = [each & ~saturated for each, saturated in zip(bad, full)]
+    sure = [
+        find_cosmic_rays(each.image, unusable, each.variance, cosmic_rays, psf, fwhm, dead)
+        for each, unusable, dead in zip((first, second), bad, defects)
+    ]
     hits, streaks, n_events, n_trails = [], [], [], []
     for number, exposure in enumerate((first, second)):
         if number:
             np.negative(difference, out=difference)
-        planes = (exposure.image, bad[number], exposure.variance)
-        defects = bad[number] & ~full[number]
-        sure = find_cosmic_rays(*planes, cosmic_rays, psf, fwhm, defects)
-        doubtful = find_cosmic_rays(*planes, _lowered(cosmic_rays, config), None, sure.fwhm, defects)
-        found, n = _changed_pixels(sure, doubtful, apart, config, cosmic_rays)
+        # hits of the other snap are holes in the difference, and what is beside a hole looks sharp
+        holes = ndimage.binary_dilation(sure[1 - number].pixels, np.ones((3, 3), bool)) & ~both
+        apart = _Difference(difference, variance, both, holes, both & ~(full[0] | full[1]))
+        lowered = _lowered(cosmic_rays, config)
+        doubtful = find_cosmic_rays(
+            exposure.image, bad[number], exposure.variance, lowered, None, sure[number].fwhm, defects[number]
+        )
+        found, n = _changed_pixels(exposure, sure[number], doubtful, apart, config, cosmic_rays)
         lines = find_trails(difference, variance, both | found, trails) if config.find_trails else []
         hits.append(found)
         n_events.append(n)
@@ -327,11 +337,12 @@ def _difference(first, second, bad, relation, config) -> tuple[np.ndarray, np.nd
 
 @dataclass(frozen=True)
 class _Difference:
-    """Snap that is looked at less the other, its variance, pixels bad in either, those of them that are not full."""
+    """Snap that is looked at less the other, its variance; pixels bad in either, hit in the other, bad and not full."""
 
     image: np.ndarray
     variance: np.ndarray
     unusable: np.ndarray
+    holes: np.ndarray
     defects: np.ndarray
 
 
@@ -347,6 +358,7 @@ def _lowered(cosmic_rays: CosmicRayConfig, config: SnapsConfig) -> CosmicRayConf
 
 
 def _changed_pixels(
+    exposure: Exposure,
     sure: CosmicRays,
     doubtful: CosmicRays,
     apart: _Difference,
@@ -367,17 +379,48 @@ def _changed_pixels(
     kept = np.where(known, best > np.where(alone, config.unrefuted, config.changed), alone)
     # the light of sources, in which hits drown, is not in the difference
     lit = find_cosmic_rays(
-        apart.image, apart.unusable, apart.variance, cosmic_rays, None, sure.fwhm, apart.defects
+        apart.image,
+        apart.unusable | apart.holes,
+        apart.variance,
+        cosmic_rays,
+        None,
+        sure.fwhm,
+        apart.defects | apart.holes,
     )
     pixels = np.zeros(apart.image.shape, bool)
     pixels.ravel()[at[kept[doubtful.pixel_event]]] = True
     met = np.bincount(lit.pixel_event, weights=pixels.ravel()[lit.pixel_index], minlength=len(lit.x)) > 0
-    n_events = int(np.count_nonzero(kept)) + int(np.count_nonzero(~met))
-    pixels |= lit.pixels
+    higher = np.full(len(lit.x), -np.inf)
+    np.maximum.at(higher, lit.pixel_event, _above_light(exposure, apart, lit.pixel_index))
+    new = ~met & (higher > config.above)
+    n_events = int(np.count_nonzero(kept)) + int(np.count_nonzero(new))
+    pixels.ravel()[lit.pixel_index[(met | new)[lit.pixel_event]]] = True
     _grow_by_difference(
         pixels, np.flatnonzero(pixels), apart.image, apart.variance, apart.unusable, config.grow
     )
     return pixels, n_events
+
+
+def _above_light(exposure: Exposure, apart: _Difference, index: np.ndarray) -> np.ndarray:
+    """Excess of pixels over the mean of their eight neighbours in the other snap [sigma of the snap], shape (n,).
+
+    Half of the noise of the difference is the other snap's: a pixel that only sank there is no hit here. The mean of
+    neighbours has an eighth of the variance of a pixel.
+    """
+    ny, nx = apart.image.shape
+    y, x = np.divmod(index, nx)
+    total, count = np.zeros(index.size), np.zeros(index.size)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            r, c = np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)
+            good = ~apart.unusable[r, c] & ((dy != 0) | (dx != 0))
+            total += np.where(good, exposure.image[r, c] - apart.image[r, c], 0.0)
+            count += good
+    with np.errstate(invalid="ignore", divide="ignore"):
+        excess = (exposure.image.ravel()[index] - total / count) / np.sqrt(
+            exposure.variance.ravel()[index] * (1 + 1 / count)
+        )
+    return np.where(count > 0, excess, -np.inf)
 
 
 def _grow_by_difference(pixels, front, difference, variance, both, threshold: float) -> None:
