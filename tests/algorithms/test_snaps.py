@@ -92,7 +92,7 @@ def test_hits_of_either_snap_are_found_in_it_alone(rng, sky):
 
 
 def test_two_snaps_show_fainter_hits_than_one(rng):
-    """Of point hits of 5 sigma, two snaps show more than the single image does, at no false event."""
+    """Of point hits of 6.5 sigma, two snaps show more than the single image does, at no false event."""
     from skyquilt.algorithms.artifact_detection.cosmic_rays import find_cosmic_rays
 
     sky = np.full((SIZE, SIZE), 400.0)
@@ -104,7 +104,8 @@ def test_two_snaps_show_fainter_hits_than_one(rng):
         one.image, np.zeros(sky.shape, bool), one.variance, CosmicRayConfig(), fwhm=2.3
     ).pixels
     found = find(one, two, fwhm=2.3)
-    assert found.cosmic_rays[0][places].mean() >= single[places].mean()
+    # 169 hits; ten more are expected, so that none more is a chance of 5e-5
+    assert found.cosmic_rays[0][places].sum() > single[places].sum()
     assert found.cosmic_rays[1].sum() <= 2
 
 

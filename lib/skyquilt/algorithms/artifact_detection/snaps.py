@@ -3,7 +3,8 @@
 Snaps of a visit share pointing and pixels, so nothing is resampled. `subtract_snaps` compares them: what is sharper
 than light in one and absent from the other is a cosmic ray at a lower threshold than one image allows, what is
 sharper than light in their difference is one in front of a source, a line that is in one only is a trail, and what
-both have is neither. Light that changes is spared: a moving or variable object is
+both have is neither. Half the noise of the difference is the other snap's, so an event is held against the light around it
+there too. Light that changes is spared: a moving or variable object is
 no sharper than the PSF, and near stars, where seeing and guiding differ, the threshold grows with the range of values
 within a pixel.
 
@@ -56,11 +57,14 @@ class SnapsConfig:
     changed: float = 4.5
     """Least excess over the other snap of an event's brightest pixel [sigma]."""
     above: float = 4.2
-    """Least excess over the light around it in the other snap, of an event that the difference alone shows [sigma]."""
+    """Least excess over the light around it in the other snap [sigma]: of an event that the difference alone shows; of
+    one that the snap shows, over the most light that a source can have there, where `changed` is not reached."""
     unrefuted: float = 2.0
     """The same for an event that one image alone shows: what the other snap has too is no hit [sigma]."""
-    sharper: float = 2.9
+    sharper: float = 2.5
     """Least response in the snap itself, of a filter that is blind to light, where the other snap agrees [sigma]."""
+    stronger: float = 4.2
+    """Least charge in the shape of such a hit [sigma]."""
     grow: float = 3.0
     """Least excess over the other snap of a pixel next to a hit [sigma]."""
     seeing_error: float = 0.15
@@ -352,7 +356,7 @@ def _lowered(cosmic_rays: CosmicRayConfig, config: SnapsConfig) -> CosmicRayConf
         cosmic_rays,
         sharper=min(config.sharper, cosmic_rays.sharper),
         weak=min(config.sharper, cosmic_rays.weak),
-        stronger=min(4.2, cosmic_rays.stronger),
+        stronger=min(config.stronger, cosmic_rays.stronger),
         width_margin=0.0,
     )
 
@@ -371,12 +375,17 @@ def _changed_pixels(
         excess = apart.image.ravel()[at] / np.sqrt(apart.variance.ravel()[at])
     unknown = apart.unusable.ravel()[at]
     n = len(doubtful.x)
-    best = np.full(n, -np.inf)
+    best, higher = np.full(n, -np.inf), np.full(n, -np.inf)
     np.maximum.at(best, doubtful.pixel_event[~unknown], excess[~unknown])
+    level = sky_of(exposure.image, apart.unusable, exposure.variance, cosmic_rays.block)[0]
+    level = level[tuple(v // cosmic_rays.block for v in np.divmod(at, apart.image.shape[1]))]
+    above = _above_light(exposure, apart, at, level, sure.fwhm, config)
+    np.maximum.at(higher, doubtful.pixel_event, above)
     alone = np.bincount(doubtful.pixel_event, weights=sure.pixels.ravel()[at], minlength=n) > 0
     known = np.bincount(doubtful.pixel_event[~unknown], minlength=n) > 0
+    changed = (best > config.changed) | ((best > config.unrefuted) & (higher > config.above))
     # where the other snap has nothing to say, what one image shows must do
-    kept = np.where(known, best > np.where(alone, config.unrefuted, config.changed), alone)
+    kept = np.where(known, np.where(alone, best > config.unrefuted, changed), alone)
     # the light of sources, in which hits drown, is not in the difference
     lit = find_cosmic_rays(
         apart.image,
@@ -391,7 +400,7 @@ def _changed_pixels(
     pixels.ravel()[at[kept[doubtful.pixel_event]]] = True
     met = np.bincount(lit.pixel_event, weights=pixels.ravel()[lit.pixel_index], minlength=len(lit.x)) > 0
     higher = np.full(len(lit.x), -np.inf)
-    np.maximum.at(higher, lit.pixel_event, _above_light(exposure, apart, lit.pixel_index))
+    np.maximum.at(higher, lit.pixel_event, _above_neighbours(exposure, apart, lit.pixel_index))
     new = ~met & (higher > config.above)
     n_events = int(np.count_nonzero(kept)) + int(np.count_nonzero(new))
     pixels.ravel()[lit.pixel_index[(met | new)[lit.pixel_event]]] = True
@@ -401,12 +410,8 @@ def _changed_pixels(
     return pixels, n_events
 
 
-def _above_light(exposure: Exposure, apart: _Difference, index: np.ndarray) -> np.ndarray:
-    """Excess of pixels over the mean of their eight neighbours in the other snap [sigma of the snap], shape (n,).
-
-    Half of the noise of the difference is the other snap's: a pixel that only sank there is no hit here. The mean of
-    neighbours has an eighth of the variance of a pixel.
-    """
+def _light_around(exposure: Exposure, apart: _Difference, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the eight neighbours in the other snap, on this one's scale, and how many are good; shape (n,)."""
     ny, nx = apart.image.shape
     y, x = np.divmod(index, nx)
     total, count = np.zeros(index.size), np.zeros(index.size)
@@ -416,11 +421,43 @@ def _above_light(exposure: Exposure, apart: _Difference, index: np.ndarray) -> n
             good = ~apart.unusable[r, c] & ((dy != 0) | (dx != 0))
             total += np.where(good, exposure.image[r, c] - apart.image[r, c], 0.0)
             count += good
+    return total / np.maximum(count, 1), count
+
+
+def _above_neighbours(exposure: Exposure, apart: _Difference, index: np.ndarray) -> np.ndarray:
+    """Excess of pixels over their neighbours in the other snap [sigma], shape (n,).
+
+    Half of the variance of the difference is the other snap's: a pixel that only sank there is no hit.
+    """
+    around, count = _light_around(exposure, apart, index)
     with np.errstate(invalid="ignore", divide="ignore"):
-        excess = (exposure.image.ravel()[index] - total / count) / np.sqrt(
-            exposure.variance.ravel()[index] * (1 + 1 / count)
-        )
+        noise = np.sqrt(exposure.variance.ravel()[index] * (1 + 1 / count))
+        excess = (exposure.image.ravel()[index] - around) / noise
     return np.where(count > 0, excess, -np.inf)
+
+
+def _above_light(
+    exposure: Exposure,
+    apart: _Difference,
+    index: np.ndarray,
+    level: np.ndarray,
+    fwhm: float,
+    config: SnapsConfig,
+) -> np.ndarray:
+    """Excess of pixels over the most light that their neighbours in the other snap allow [sigma], shape (n,).
+
+    With m the mean of the eight neighbours above the sky, a point source has k m in the middle and no pixel more.
+    Where there is no light this has half the variance of the difference.
+    """
+    around, count = _light_around(exposure, apart, index)
+    width = (fwhm / 2.3548) ** -2
+    peak = 2 / (np.exp(-0.5 * width) + np.exp(-width))
+    light = peak * np.maximum(around - level, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = exposure.variance.ravel()[index] * (1 + (light > 0) * peak**2 / count)
+        variance += (config.seeing_error * light) ** 2
+        excess = (exposure.image.ravel()[index] - level - light) / np.sqrt(variance)
+    return np.where(count > 3, excess, -np.inf)
 
 
 def _grow_by_difference(pixels, front, difference, variance, both, threshold: float) -> None:
