@@ -46,6 +46,7 @@ from skyquilt.primitives.statistics import mad_width
 _BIN = 16
 _LEAST_BINS = 20
 _ROWS = 128
+_NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 
 
 @dataclass(frozen=True)
@@ -400,7 +401,9 @@ def _changed_pixels(
     pixels.ravel()[at[kept[doubtful.pixel_event]]] = True
     met = np.bincount(lit.pixel_event, weights=pixels.ravel()[lit.pixel_index], minlength=len(lit.x)) > 0
     higher = np.full(len(lit.x), -np.inf)
-    np.maximum.at(higher, lit.pixel_event, _above_neighbours(exposure, apart, lit.pixel_index))
+    np.maximum.at(
+        higher, lit.pixel_event, _above_neighbours(exposure, apart, lit.pixel_index, sure.fwhm, config)
+    )
     new = ~met & (higher > config.above)
     n_events = int(np.count_nonzero(kept)) + int(np.count_nonzero(new))
     pixels.ravel()[lit.pixel_index[(met | new)[lit.pixel_event]]] = True
@@ -410,29 +413,37 @@ def _changed_pixels(
     return pixels, n_events
 
 
-def _light_around(exposure: Exposure, apart: _Difference, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the eight neighbours in the other snap, on this one's scale, and how many are good; shape (n,)."""
+def _other_snap(
+    exposure: Exposure, apart: _Difference, index: np.ndarray, offsets: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of pixels (dy, dx) from others in the other snap, on this one's scale, and how many are good; shape (n,)."""
     ny, nx = apart.image.shape
     y, x = np.divmod(index, nx)
     total, count = np.zeros(index.size), np.zeros(index.size)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            r, c = np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)
-            good = ~apart.unusable[r, c] & ((dy != 0) | (dx != 0))
-            total += np.where(good, exposure.image[r, c] - apart.image[r, c], 0.0)
-            count += good
+    for dy, dx in offsets:
+        r, c = np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)
+        good = ~apart.unusable[r, c]
+        total += np.where(good, exposure.image[r, c] - apart.image[r, c], 0.0)
+        count += good
     return total / np.maximum(count, 1), count
 
 
-def _above_neighbours(exposure: Exposure, apart: _Difference, index: np.ndarray) -> np.ndarray:
+def _above_neighbours(
+    exposure: Exposure, apart: _Difference, index: np.ndarray, fwhm: float, config: SnapsConfig
+) -> np.ndarray:
     """Excess of pixels over their neighbours in the other snap [sigma], shape (n,).
 
-    Half of the variance of the difference is the other snap's: a pixel that only sank there is no hit.
+    Half of the variance of the difference is the other snap's: a pixel that only sank there is no hit. A change of
+    seeing moves the middle of a star, as it moves its slopes, by a share of what it stands above its surroundings.
     """
-    around, count = _light_around(exposure, apart, index)
+    around, count = _other_snap(exposure, apart, index, _NEIGHBOURS)
+    reach = max(round(fwhm / 2), 2)
+    ring = [(dy * reach, dx * reach) for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))]
+    surroundings, known = _other_snap(exposure, apart, index, ring)
+    core = np.where(known > 0, np.maximum(around - surroundings, 0), 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        noise = np.sqrt(exposure.variance.ravel()[index] * (1 + 1 / count))
-        excess = (exposure.image.ravel()[index] - around) / noise
+        variance = exposure.variance.ravel()[index] * (1 + 1 / count) + (config.seeing_error * core) ** 2
+        excess = (exposure.image.ravel()[index] - around) / np.sqrt(variance)
     return np.where(count > 0, excess, -np.inf)
 
 
@@ -449,7 +460,7 @@ def _above_light(
     With m the mean of the eight neighbours above the sky, a point source has k m in the middle and no pixel more.
     Where there is no light this has half the variance of the difference.
     """
-    around, count = _light_around(exposure, apart, index)
+    around, count = _other_snap(exposure, apart, index, _NEIGHBOURS)
     width = (fwhm / 2.3548) ** -2
     peak = 2 / (np.exp(-0.5 * width) + np.exp(-width))
     light = peak * np.maximum(around - level, 0)
