@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import signal
+from scipy import ndimage, signal
 from scipy.special import erf
 
 from skyquilt.algorithms.instrument_signature_removal import (
@@ -256,6 +256,26 @@ def test_iterations_are_checked():
     """No turn at all is refused."""
     with pytest.raises(ValueError, match="iterations"):
         BrighterFatterConfig(iterations=0)
+
+
+def test_pixels_beside_saturated_ones_are_suspect(detector, raw_frame, rng):
+    """Within three pixels of the mask of a full pixel, where a kernel is applied; nowhere without a kernel."""
+    kernel = kernel_from_covariances(exact_covariances(6), 5)
+    component = BrighterFatterKernel(tuple(detector.amplifier_names), np.stack([kernel, kernel]), np.ones(2))
+    electrons = rng.uniform(1000, 2000, (64, 90))
+    electrons[30, 40] = 1e6
+    raw = raw_frame(detector, electrons, rng)
+    for given, reach in (
+        (DetectorCalibrations(brighter_fatter=component), 3),
+        (DetectorCalibrations(), None),
+    ):
+        mask = run_isr(raw, given, InstrumentSignatureRemovalConfig()).exposure.mask
+        full = mask.any(["SATURATED"])
+        assert full[30, 40]
+        expected = np.zeros_like(full)
+        if reach is not None:
+            expected = ndimage.binary_dilation(full, np.ones((2 * reach + 1, 2 * reach + 1)))
+        assert_array_equal(mask.any(["SUSPECT"]) & ~full, expected & ~full)
 
 
 def test_kernels_of_amplifiers_meet_at_their_edges(detector, raw_frame, rng):

@@ -15,8 +15,8 @@ from skyquilt.algorithms.instrument_signature_removal import (
 from skyquilt.algorithms.instrument_signature_removal.saturation import (
     SaturationConfig,
     find_plateaus,
-    grow_bits,
     mark_bleeds,
+    mark_near,
     mark_trails,
 )
 from skyquilt.primitives.geometry import Box
@@ -169,11 +169,11 @@ def test_kernels_equal_their_python_twins(rng):
     for function, arguments in (
         (mark_bleeds, (boxes, levels, 0.6, 2, 4)),
         (find_plateaus, (20000.0, 10, 4)),
-        (grow_bits, None),
+        (mark_near, None),
     ):
         one, other = mask.copy(), mask.copy()
         if arguments is None:
-            function(one, 4, 2), function.py_func(other, 4, 2)
+            function(one, 4, 4, 2), function.py_func(other, 4, 4, 2)
         else:
             assert function(image, one, *arguments) == function.py_func(image, other, *arguments)
         assert_array_equal(one, other)

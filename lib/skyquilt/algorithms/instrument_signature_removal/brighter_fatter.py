@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyquilt.algorithms.instrument_signature_removal.saturation import mark_near
 from skyquilt.primitives.compiled import kernel
 from skyquilt.primitives.detector_characterization import BrighterFatterKernel
 
@@ -53,10 +54,14 @@ class BrighterFatterConfig:
     """Turns of the solution; the second changes the correction by some per cent of it."""
     per_amplifier: bool = False
     """A kernel for each amplifier; otherwise their mean, which has less noise."""
+    suspect: int = 3
+    """Pixels this near to saturated ones become SUSPECT: how much charge those pushed out is not known [pixel]."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ValueError(f"brighter_fatter.iterations must be at least 1, got {self.iterations}")
+        if self.suspect < 0:
+            raise ValueError(f"brighter_fatter.suspect must not be negative, got {self.suspect}")
 
 
 def covariances_of_kernel(potential: np.ndarray) -> np.ndarray:
@@ -318,10 +323,13 @@ def mean_kernel(component: BrighterFatterKernel) -> np.ndarray:
 
 
 def correct_frame(state: IsrState) -> None:
-    """The correction of a frame [electron] with its calibrations' kernel, in place."""
+    """The correction of a frame [electron] with its calibrations' kernel, in place; sets SUSPECT."""
     component, config = state.calibrations.brighter_fatter, state.config.brighter_fatter
     still = state.mask.any(["SATURATED"])
     common = mean_kernel(component)
+    if config.suspect and common.any() and still.any():
+        mask = state.mask
+        mark_near(mask.array, mask.bits(["SATURATED"]), mask.bits(["SUSPECT"]), config.suspect)
     if not config.per_amplifier:
         correct_brighter_fatter(state.image, still, common, config.iterations)
         return

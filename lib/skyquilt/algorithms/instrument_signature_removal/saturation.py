@@ -190,9 +190,9 @@ def find_plateaus(image, mask, lowest, length, saturated_bits):
     return marked
 
 
-@kernel("void(int32[:, :], int32, int64)")
-def grow_bits(mask, bits, reach):
-    """Set `bits` on all pixels within `reach` rows and columns of a pixel that has any of them, in place."""
+@kernel("void(int32[:, :], int32, int32, int64)")
+def mark_near(mask, bits, mark, reach):
+    """Set `mark` on all pixels within `reach` rows and columns of a pixel that has any of `bits`, in place."""
     rows, columns = mask.shape
     n = 0
     for j in range(rows):
@@ -210,7 +210,7 @@ def grow_bits(mask, bits, reach):
     for k in range(n):
         for j in range(max(seeds[k, 0] - reach, 0), min(seeds[k, 0] + reach + 1, rows)):
             for i in range(max(seeds[k, 1] - reach, 0), min(seeds[k, 1] + reach + 1, columns)):
-                mask[j, i] |= bits
+                mask[j, i] |= mark
 
 
 def mark_trails(
@@ -249,7 +249,7 @@ def mark_trails(
     if config.edge_rows:
         _mark_edges(image, mask, config.edge_rows, bits)
     if config.grow:
-        grow_bits(mask.array, bits, config.grow)
+        mark_near(mask.array, bits, bits, config.grow)
 
 
 def _mark_plateaus(

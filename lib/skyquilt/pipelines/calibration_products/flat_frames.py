@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     )
     from skyquilt.instrument.camera import Detector
     from skyquilt.instrument.raw import RawFrame
+    from skyquilt.primitives.statistics import BinnedImage
 
 _ROWS = 256
 _BLOCK = 64
 _NEAR_FULL = 0.8
 """A block with this share of the level of its saturated pixels is about to be saturated itself."""
+_LEAST_RESPONSE = 0.2
+"""Pixels whose response differs by more from that of their block are dead, shaded or full of traps."""
 _UNUSABLE = ("SATURATED", "BAD", "NO_DATA")
 
 
@@ -121,6 +124,39 @@ def measured_frame(
         math.nan if time is None else float(time),
         noise if isr.overscan.measured_read_noise else (math.nan,) * len(noise),
     )
+
+
+def spread(blocks: np.ndarray, edges: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Values of blocks at their pixels, float32, for edges of rows and columns as of `block_edges`."""
+    rows = np.repeat(blocks.astype(np.float32), np.diff(edges[0]), axis=0)
+    return np.repeat(rows, np.diff(edges[1]), axis=1)
+
+
+def of_normal_response(
+    image: np.ndarray, good: np.ndarray, cells: BinnedImage, block: int, clip: float, hits: bool
+) -> np.ndarray:
+    """Good pixels without dead and trapping ones: the same at every level, as far as noise lets them be seen.
+
+    Clipping at some sigma would leave out more of the dust in bright flats than in faint ones, and the mean of what
+    is left would rise with the level by more than the response bends.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        A flat.
+    good : ndarray of bool, shape (ny, nx)
+    cells : BinnedImage
+        Of the image, in blocks of side `block` [pixel].
+    clip : float
+        Noise of a pixel reaches so far [sigma].
+    hits : bool
+        Leave out what lies higher than the noise: particles.
+    """
+    edges = block_edges(image.shape[0], block), block_edges(image.shape[1], block)
+    middle, noise = spread(cells.median, edges), np.float32(clip) * spread(cells.width, edges)
+    reach = np.maximum(noise, np.float32(_LEAST_RESPONSE) * middle)
+    with np.errstate(invalid="ignore"):
+        return good & (image >= middle - reach) & (image <= middle + (noise if hits else reach))
 
 
 def _leave_out_blocks(

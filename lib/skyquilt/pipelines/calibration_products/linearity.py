@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyquilt.pipelines.calibration_products.flat_frames import MeasuredFrame, measured_frame
+from skyquilt.pipelines.calibration_products.flat_frames import (
+    MeasuredFrame,
+    measured_frame,
+    of_normal_response,
+)
 from skyquilt.pipelines.calibration_products.flat_pairs import MOST_SATURATED
 from skyquilt.pipelines.calibration_products.full_well import turned_over
 from skyquilt.pipelines.calibration_products.linearity_fit import Curves, Response, fit_response_curves
@@ -47,7 +51,7 @@ class MeasureLinearityConfig:
     block: int = 32
     """Means are taken in blocks of this side, so that clipping does not see the shape of the light [pixel]."""
     clip: float = 5.0
-    """Pixels further from their block's median are left out [sigma]."""
+    """Pixels this much higher than their block's median are left out as hit by particles [sigma]."""
     max_saturated: float = 0.001
     """Blocks with a larger share of saturated pixels are left out; an amplifier without half of them, too."""
     lamp_jitter: float = 0.0005
@@ -177,12 +181,13 @@ def _flat(frame: MeasuredFrame, config: MeasureLinearityConfig) -> _Flat:
     means, counts, widths = [], [], []
     for amplifier in frame.detector.amplifiers:
         part = amplifier.data.slices()
-        binned = binned_statistics(
-            frame.image[part], (config.block, config.block), frame.good[part], n_sigma=config.clip
-        )
+        image, good, block = frame.image[part], frame.good[part], (config.block, config.block)
+        cells = binned_statistics(image, block, good, n_sigma=config.clip)
+        kept = of_normal_response(image, good, cells, config.block, config.clip, hits=True)
+        binned = binned_statistics(image, block, kept, n_sigma=math.inf, iterations=0)
         means.append(binned.mean)
         counts.append(binned.count)
-        widths.append(binned.width)
+        widths.append(cells.width)
     return _Flat(
         frame.detector,
         frame.exposure_time,
@@ -213,8 +218,10 @@ def _points(flats: list[_Flat], number: int, skip: int, config: MeasureLinearity
     levels = np.where(usable, np.where(np.isfinite(means[:, common]), means[:, common], 0) @ weights, np.nan)
     usable &= levels > 0
     variance = np.where(usable, np.nanmedian(np.where(usable[:, None], scatter[:, common], 0), axis=1), 0.0)
-    # where wells are full the scatter falls, and the response ends
-    usable &= turned_over(levels, variance, 0.01 * variance, usable)[0]
+    # where wells are full the scatter falls, and the response ends; a median of robust widths squared of n pixels
+    # has an error of 1.25 x 2.3 / sqrt(n)
+    error = 2.9 / math.sqrt(counts.max(axis=0)[common].sum()) * variance
+    usable &= turned_over(levels, variance, error, usable)[0]
     times = np.array([flat.exposure_time for flat in flats])[usable]
     if (
         len(set(np.round(times, 6))) < config.min_exposure_times

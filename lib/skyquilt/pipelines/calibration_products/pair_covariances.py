@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skyquilt.pipelines.calibration_products.flat_frames import of_normal_response, spread
 from skyquilt.primitives.compiled import kernel
 from skyquilt.primitives.statistics import BinnedImage, binned_statistics, block_edges, truncation_factors
 
@@ -41,7 +42,7 @@ class PairStatistics:
     n_pixels : int
         Pixels used.
     rejected : float
-        Share of the good pixels that were left out as outliers or next to them.
+        Share of the good pixels that were left out: outliers and what is next to them, pixels of another response.
     """
 
     level: float
@@ -138,14 +139,16 @@ def pair_statistics(
     ratio = np.divide(two.mean, one.mean, out=np.full(used.shape, np.nan), where=used)
     scale = np.sqrt(ratio)
     edges = (block_edges(first.shape[0], block), block_edges(first.shape[1], block))
-    spread = _interpolated(np.where(used, scale, np.median(scale[used])), edges)
-    difference = first * spread - second / spread
+    factor = _interpolated(np.where(used, scale, np.median(scale[used])), edges)
+    difference = first * factor - second / factor
     good = good & np.isfinite(difference)
     kept = _without_outliers(difference, good, edges, clip, block)
+    for image, cells in ((first, one), (second, two)):
+        kept &= of_normal_response(image, good, cells, block, clip, hits=False)
     if not kept.any():
         return nothing
     counts = _block_sums(kept, edges)
-    difference -= _spread(_block_sums(np.where(kept, difference, 0), edges) / np.maximum(counts, 1), edges)
+    difference -= spread(_block_sums(np.where(kept, difference, 0), edges) / np.maximum(counts, 1), edges)
     values = np.where(kept, difference, np.float32(0))
     sums, pairs = np.empty((lags, lags)), np.empty((lags, lags), np.int64)
     lag_sums(values, kept, sums, pairs)
@@ -153,8 +156,10 @@ def pair_statistics(
     covariances += covariances[0, 0] * _mean_loss(counts, lags, block)
     covariances[0, 0] /= truncation_factors(clip)[0] ** 2
     weights = np.where(used, counts, 0.0) / counts.sum()
+    # of the very pixels that the noise is of: clipped means of blocks leave out dust, which has less of both
+    level = 0.5 * float(first[kept].mean(dtype=np.float64) + second[kept].mean(dtype=np.float64))
     return PairStatistics(
-        float(np.nansum(weights * 0.5 * (one.mean + two.mean))),
+        level,
         covariances,
         _errors(covariances, pairs),
         float(np.nansum(weights * 0.5 * (ratio + 1 / ratio))),
@@ -174,7 +179,7 @@ def _without_outliers(
     from scipy import ndimage
 
     binned: BinnedImage = binned_statistics(difference, (block, block), good, n_sigma=clip)
-    centre, width = _spread(binned.mean, edges), _spread(binned.width, edges)
+    centre, width = spread(binned.mean, edges), spread(binned.width, edges)
     with np.errstate(invalid="ignore", divide="ignore"):
         pulls = np.where(good & (width > 0), (difference - centre) / width, np.float32(0))
     # a width of NaN, of a block without enough pixels, lets nothing through
@@ -187,12 +192,6 @@ def _without_outliers(
     if far.any():
         far = ndimage.binary_dilation(far, np.ones((3, 3), bool))
     return good & ~far
-
-
-def _spread(blocks: np.ndarray, edges: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Values of blocks at their pixels, float32."""
-    rows = np.repeat(blocks.astype(np.float32), np.diff(edges[0]), axis=0)
-    return np.repeat(rows, np.diff(edges[1]), axis=1)
 
 
 def _interpolated(blocks: np.ndarray, edges: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
