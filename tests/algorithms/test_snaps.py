@@ -195,6 +195,34 @@ def test_a_trail_in_one_snap_is_a_streak(rng, sky):
     np.testing.assert_array_equal(two.mask.any("COSMIC_RAY"), found.cosmic_rays[1])
 
 
+def test_a_hit_on_a_bright_trail_does_not_hide_it(rng, sky):
+    """A trail of 15 sigma per pixel with hits on it and beside it is a streak; the hits do not grow along it."""
+    y, x = np.indices(sky.shape)
+    trail = 220.0 * np.exp(-((y - 0.5 * x - 60) ** 2) / (2 * 1.25 * 1.5**2))
+    charge = np.zeros(sky.shape)
+    for place in (40, 130, 220):
+        charge[round(0.5 * place + 60) - 2 : round(0.5 * place + 60) + 6, place] = 3000.0
+    one, two = snap(sky + trail + charge, rng), snap(sky, rng)
+    found = find(one, two, SnapsConfig())
+    assert found.n_trails == (1, 0)
+    assert found.streaks[0][trail > 25].mean() > 0.9
+    assert found.cosmic_rays[0][(trail > 100) & (charge == 0)].mean() < 0.2
+
+
+def test_trails_on_one_track_are_found_in_both_snaps(rng, sky):
+    """The fainter of two satellites that follow each other is negative in the difference, and found all the same."""
+    y, x = np.indices(sky.shape)
+    profile = np.exp(-((y - 0.5 * x - 60) ** 2) / (2 * 1.25 * 1.5**2))
+    one, two = snap(sky + 300 * profile, rng), snap(sky + 60 * profile, rng)
+    found = find(one, two, SnapsConfig())
+    assert found.n_trails == (1, 1)
+    for streak in found.streaks:
+        assert streak[profile > 0.5].mean() > 0.9
+    # and nothing where only one has a trail
+    alone = find(one, snap(sky, rng), SnapsConfig())
+    assert alone.n_trails == (1, 0)
+
+
 def test_sum_of_clean_snaps_is_the_plain_sum(rng, sky):
     """Electrons and variances add exactly, times too; planes of any snap are kept."""
     one, two = snap(sky, rng), snap(sky, rng, time=10.0, number=1)

@@ -122,6 +122,7 @@ def find_trails(
     config: SatelliteTrailsConfig,
     psf_fwhm: float | None = None,
     expected: Sequence[tuple[float, float, float, float]] = (),
+    search: bool = True,
 ) -> list[Trail]:
     """Find the trails of a detector image.
 
@@ -137,6 +138,8 @@ def find_trails(
     expected : sequence of (x0, y0, x1, y1)
         Lines where a trail of another detector goes on (`joined_trails.expected_lines`): tried first, at
         `expected_threshold` [pixel].
+    search : bool
+        Look for other trails than the expected ones.
 
     Returns
     -------
@@ -145,12 +148,12 @@ def find_trails(
     """
     image, variance = (np.ascontiguousarray(a, dtype=np.float32) for a in (image, variance))
     unusable = np.ascontiguousarray(unusable, dtype=bool)
-    search = _Search(image, variance, unusable, config, psf_fwhm)
+    found = _Search(image, variance, unusable, config, psf_fwhm)
     for ends in expected:
-        search.judge(ends, config.expected_threshold, expected=True)
-    while len(search.trails) < config.greatest_number and search.round():
+        found.judge(ends, config.expected_threshold, expected=True)
+    while search and len(found.trails) < config.greatest_number and found.round():
         pass
-    return sorted(search.trails, key=lambda trail: -trail.snr)
+    return sorted(found.trails, key=lambda trail: -trail.snr)
 
 
 class _Search:

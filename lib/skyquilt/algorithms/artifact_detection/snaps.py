@@ -34,6 +34,7 @@ from skyquilt.algorithms.artifact_detection.cosmic_rays import (
 )
 from skyquilt.algorithms.artifact_detection.satellite_trails import (
     SatelliteTrailsConfig,
+    Trail,
     find_trails,
     trail_mask,
 )
@@ -46,6 +47,8 @@ from skyquilt.primitives.statistics import mad_width
 _BIN = 16
 _LEAST_BINS = 20
 _ROWS = 128
+_GROW_ROUNDS = 10
+"""Hits grow by so many pixels at most: what goes on is a trail that was not found."""
 _NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 
 
@@ -172,7 +175,7 @@ def subtract_snaps(
         find_cosmic_rays(each.image, unusable, each.variance, cosmic_rays, psf, fwhm, dead)
         for each, unusable, dead in zip((first, second), bad, defects)
     ]
-    hits, streaks, n_events, n_trails = [], [], [], []
+    hits, lines, n_events = [], [], []
     for number, exposure in enumerate((first, second)):
         if number:
             np.negative(difference, out=difference)
@@ -184,12 +187,36 @@ def subtract_snaps(
             exposure.image, bad[number], exposure.variance, lowered, None, sure[number].fwhm, defects[number]
         )
         found, n = _changed_pixels(exposure, sure[number], doubtful, apart, config, cosmic_rays)
-        lines = find_trails(difference, variance, both | found, trails) if config.find_trails else []
         hits.append(found)
         n_events.append(n)
-        streaks.append(trail_mask(lines, exposure.shape, trails))
-        n_trails.append(len(lines))
+        lines.append(find_trails(difference, variance, both | found, trails) if config.find_trails else [])
+    lines = [
+        [*lines[number], *_on_the_same_track(exposure, bad[number] | hits[number], lines, number, trails)]
+        for number, exposure in enumerate((first, second))
+    ]
+    streaks = [trail_mask(each, first.shape, trails) for each in lines]
+    for number in (1, 0):
+        # a hit on a trail would grow along it: the other snap has none
+        blocked = both | streaks[0] | streaks[1]
+        _grow_by_difference(hits[number], difference, variance, blocked, config.grow)
+        np.negative(difference, out=difference)
+    n_trails = [len(each) for each in lines]
     return SnapArtifacts(tuple(hits), tuple(streaks), tuple(n_events), tuple(n_trails), relation)
+
+
+def _on_the_same_track(
+    exposure: Exposure,
+    unusable: np.ndarray,
+    lines: Sequence[Sequence[Trail]],
+    number: int,
+    config: SatelliteTrailsConfig,
+) -> list[Trail]:
+    """Trails of one snap where the other has one: satellites follow each other, and the brighter hides the fainter."""
+    others = [(trail.x0, trail.y0, trail.x1, trail.y1) for trail in lines[1 - number]]
+    if not others:
+        return []
+    hidden = unusable | trail_mask(lines[number], exposure.shape, config)
+    return find_trails(exposure.image, exposure.variance, hidden, config, None, others, search=False)
 
 
 def relate_snaps(first: Exposure, second: Exposure, bad: np.ndarray) -> SnapRelation:
@@ -407,9 +434,6 @@ def _changed_pixels(
     new = ~met & (higher > config.above)
     n_events = int(np.count_nonzero(kept)) + int(np.count_nonzero(new))
     pixels.ravel()[lit.pixel_index[(met | new)[lit.pixel_event]]] = True
-    _grow_by_difference(
-        pixels, np.flatnonzero(pixels), apart.image, apart.variance, apart.unusable, config.grow
-    )
     return pixels, n_events
 
 
@@ -471,10 +495,11 @@ def _above_light(
     return np.where(count > 3, excess, -np.inf)
 
 
-def _grow_by_difference(pixels, front, difference, variance, both, threshold: float) -> None:
+def _grow_by_difference(pixels, difference, variance, blocked, threshold: float) -> None:
     """Add neighbours that are brighter than in the other snap, in place; in light this shows more than shapes."""
+    front = np.flatnonzero(pixels)
     ny, nx = pixels.shape
-    while front.size:
+    for _ in range(_GROW_ROUNDS):
         y, x = np.divmod(front, nx)
         near = [
             ((y + dy) * nx + x + dx)[(y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)]
@@ -482,7 +507,7 @@ def _grow_by_difference(pixels, front, difference, variance, both, threshold: fl
             for dx in (-1, 0, 1)
         ]
         near = np.unique(np.concatenate(near))
-        near = near[~pixels.ravel()[near] & ~both.ravel()[near]]
+        near = near[~pixels.ravel()[near] & ~blocked.ravel()[near]]
         excess = difference.ravel()[near]
         front = near[(excess > 0) & (excess**2 > threshold**2 * variance.ravel()[near])]
         pixels.ravel()[front] = True
