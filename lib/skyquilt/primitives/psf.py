@@ -420,7 +420,11 @@ def adaptive_moments(
         step = np.array([2 * (found.x - centre[0]), 2 * (found.y - centre[1])])
         inverse = np.linalg.inv(found.matrix) - np.linalg.inv(shape)
         if np.linalg.eigvalsh(inverse)[0] <= 0:
-            raise ValueError("adaptive moments do not settle: the image is wider than its stamp")
+            # a weight much narrower than a pixel sees its moments and no more: a wider one does better
+            shape = 2 * shape
+            if np.trace(shape) > max(image.shape) ** 2:
+                raise ValueError("adaptive moments do not settle: the image is wider than its stamp")
+            continue
         new = np.linalg.inv(inverse)
         moved = np.abs(new - shape).max() + np.abs(step).max() * math.sqrt(np.trace(shape))
         centre, shape = (centre[0] + step[0], centre[1] + step[1]), new
@@ -537,3 +541,7 @@ def _sampled_size(shape: tuple[int, ...], step: float, size: int) -> int:
         raise ValueError(f"steps of PSF samples are in (0, 1] pixel, got {step}")
     covered = 2 * math.floor(shape[0] // 2 * step + 1e-9) + 1
     return _checked_size(size or covered, 1.0)
+
+
+# at the end, because it imports this module: whoever reads a PSF knows all kinds
+import skyquilt.primitives.visit_psf  # noqa: E402, F401
