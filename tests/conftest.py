@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# as in jobs: small matrix products cost several times more with two threads, and workers are the parallelism
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 
 def pytest_addoption(parser):
     """--run-slow runs the large variants."""

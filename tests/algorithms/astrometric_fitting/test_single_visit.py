@@ -242,6 +242,23 @@ def test_too_few_stars_are_a_reason():
         assert np.isfinite(fit.wcs(10).pixel_to_sky(3.0, 4.0)).all()
 
 
+def test_degenerate_stars_give_a_finite_map():
+    """One star fifty times, two stars, one detector of many; centroids without error: wide errors elsewhere."""
+    visit = make_visit(Sky(n_star=1000, seed=85))
+    _, match = fitted(visit)
+    n = len(match.source)
+    one = np.flatnonzero(visit.detector[match.source] == 10)
+    for rows in (np.zeros(50, int), np.arange(40) % 2, one, np.arange(n) % 7):
+        given = arguments(visit, match.source[rows], match.reference[rows], match.pointing)
+        given[3] = np.broadcast_to(1e-12 * np.eye(2), (len(rows), 2, 2))
+        given[6] = np.zeros((len(rows), 2, 2))
+        fit = fit_wcs(*given)
+        assert np.isfinite(fit.wcs(26).pixel_to_sky(5.0, 5.0)).all()
+        covariance = fit.position_covariance(26, 5.0, 5.0)[0]
+        assert np.isfinite(covariance).all()
+        assert np.linalg.eigvalsh(covariance).min() > 0
+
+
 def test_pointing_is_found_from_headers():
     """The pointing that WCSs of detectors were made with comes back, of both parities and at the pole."""
     for dec, rotation, parity in ((20.0, 33.0, 1), (-89.99, 200.0, -1)):

@@ -248,7 +248,7 @@ class IteratedFit:
     def run(self) -> VisitAstrometry:
         """The whole fit."""
         spread = np.median(np.abs(self.residual - np.median(self.residual, axis=0)))
-        self.variance = float((1.4826 * spread) ** 2)
+        self.variance = max(float((1.4826 * spread) ** 2), self.config.least_scatter**2)
         self._converge(self._first_model(), 6, final=False)
         for _ in range(2):
             model = select_groups(self._stars(), self.groups, NEEDED)

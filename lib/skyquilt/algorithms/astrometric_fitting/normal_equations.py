@@ -137,7 +137,8 @@ def solve(equations: NormalEquations, precision: np.ndarray, own_precision: np.n
     )
     right = equations.right_visit - np.einsum("dqp,dq->p", equations.cross, first)
     # unit diagonal before inverting: terms differ by orders of magnitude in what is known of them
-    size = 1.0 / np.sqrt(np.diag(reduced))
+    # never less is known than the prior says; rounding may say so
+    size = 1.0 / np.sqrt(np.maximum(np.diag(reduced), precision))
     covariance = np.linalg.inv(reduced * size[:, None] * size[None, :]) * size[:, None] * size[None, :]
     parameters = covariance @ right
     return Solved(parameters, first - pull @ parameters, covariance, pull, inner)

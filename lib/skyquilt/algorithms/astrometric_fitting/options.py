@@ -27,5 +27,7 @@ class FitWcsConfig:
     def __post_init__(self) -> None:
         if self.min_stars < 2 or self.max_stars < 3:
             raise ValueError("min_stars must be at least 2 and max_stars at least 3")
+        if not self.least_scatter > 0:
+            raise ValueError(f"least_scatter must be positive, got {self.least_scatter}")
         if not (1 <= self.max_degree <= 7 and self.n_sigma > 2):
             raise ValueError("max_degree must be within 1..7 and n_sigma above 2")
