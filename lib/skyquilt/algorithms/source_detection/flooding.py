@@ -1,4 +1,4 @@
-"""Source Detection (LDM-151 8.4) and Single Frame Deblending (8.5.1): peaks in a PSF-correlated image.
+"""Peaks and footprints (LDM-151 8.4) of a PSF-correlated image, and a first deblending (8.5.1) by flooding.
 
 The detection image is the signal to noise of a point source at each pixel, against the noise of the sky::
 
@@ -16,6 +16,7 @@ crowded.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -125,7 +126,7 @@ def detection_image(image: Plane, sky_variance: Plane, bad: np.ndarray, sigma: f
     factor = np.float32(2.0 * np.sqrt(np.pi) * sigma)
     for rows, around, inside in _strips(bad.shape[0], reach):
         weight = _weight(sky_variance, bad, around)
-        signal = np.where(bad[around], np.float32(0), _rows(image, around)) * weight
+        signal = np.where(bad[around], np.float32(0), plane_rows(image, around)) * weight
         top = _blurred(signal, sigma)[inside]
         bottom = _blurred(weight, sigma / np.sqrt(2.0))[inside]
         usable = bottom > 0.1 * typical
@@ -147,13 +148,27 @@ def _strips(n_rows: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
         )
 
 
-def _rows(plane: Plane, rows: slice) -> np.ndarray:
+def plane_rows(plane: Plane, rows: slice) -> np.ndarray:
+    """Some rows of a plane."""
     return plane(rows) if callable(plane) else plane[rows]
+
+
+def sample_plane(plane: Plane, y: np.ndarray, x: np.ndarray, n_rows: int) -> np.ndarray:
+    """Values of a plane at pixels; float64, shape (n,). Rows are asked for 128 at a time."""
+    values = np.empty(y.size)
+    order = np.argsort(y, kind="stable")
+    edges = np.searchsorted(y[order], np.arange(0, n_rows + 128, 128))
+    for k, (first, last) in enumerate(itertools.pairwise(edges)):
+        if last > first:
+            chosen = order[first:last]
+            rows = np.asarray(plane_rows(plane, slice(k * 128, min((k + 1) * 128, n_rows))))
+            values[chosen] = rows[y[chosen] - k * 128, x[chosen]]
+    return values
 
 
 def _weight(sky_variance: Plane, bad: np.ndarray, rows: slice) -> np.ndarray:
     """1 / sky variance of some rows, 0 where a pixel must not be used; float32."""
-    variance = _rows(sky_variance, rows)
+    variance = plane_rows(sky_variance, rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(bad[rows] | ~(variance > 0), np.float32(0), 1 / variance).astype(
             np.float32, copy=False
@@ -188,7 +203,7 @@ def detected_pixels(snr: np.ndarray, threshold: float, grow: int) -> np.ndarray:
 
 
 @kernel("int64(int64[:], int64)")
-def _root(parent, node):
+def find_root(parent, node):
     """Root of a node, halving paths on the way."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
@@ -234,7 +249,7 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
             for ii in range(max(i - 1, 0), min(i + 2, columns)):
                 if region[jj, ii] == 0:
                     continue
-                root = _root(parent, np.int64(region[jj, ii]))
+                root = find_root(parent, np.int64(region[jj, ii]))
                 roots[count] = root
                 count += 1
                 height = np.float64(snr[peak[root] // columns, peak[root] % columns])
@@ -254,8 +269,8 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
             region[j, i] = n
             continue
         for m in range(count):
-            root = _root(parent, roots[m])
-            one, other = _root(family, root), _root(family, best)
+            root = find_root(parent, roots[m])
+            one, other = find_root(family, root), find_root(family, best)
             if one != other:
                 family[max(one, other)] = min(one, other)
             if root == best:
@@ -264,7 +279,7 @@ def flood(snr, noise, order, significance, contrast, region, parent, family, pea
             height = np.float64(snr[py, px])
             if height - value < max(significance * np.float64(noise_of_peak[root]), contrast * height):
                 parent[root] = best
-        region[j, i] = _root(parent, steepest)
+        region[j, i] = find_root(parent, steepest)
     return n
 
 
